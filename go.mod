@@ -1,0 +1,3 @@
+module github.com/modtrace/modtrace
+
+go 1.26
