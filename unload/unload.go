@@ -1,0 +1,220 @@
+// Package unload is the model of what modtrace reports: an attempt to unload a
+// kernel module, its phases, its result and who caused it. It is plain Go and
+// imports nothing of this project, so that reports can be made and read on any
+// machine.
+//
+// The JSON form of these types is a contract with users' scripts: one object a
+// line, told apart by "type". Names are never changed; fields are only added.
+package unload
+
+import "time"
+
+// Schema is the version of the JSON form, in every [Header].
+const Schema = 1
+
+// The values of a record's Type.
+const (
+	TypeHeader  = "header"
+	TypeUnload  = "unload"
+	TypeStall   = "stall"
+	TypeTrailer = "trailer"
+)
+
+// Unload is one attempt to unload a module, successful or refused.
+type Unload struct {
+	Type     string    `json:"type"`
+	Module   string    `json:"module"`
+	Start    time.Time `json:"start"`
+	Duration int64     `json:"duration_ns"`
+
+	Flags  []string `json:"flags"`  // as given to delete_module: O_NONBLOCK, O_TRUNC
+	Forced bool     `json:"forced"` // the caller asked for force (O_TRUNC)
+
+	Result   Result   `json:"result"`
+	Caller   Caller   `json:"caller"`
+	Refcount Refcount `json:"refcount"`
+	Phases   []Phase  `json:"phases"`
+
+	Notifiers  []Notifier  `json:"notifiers"`
+	Devices    []Device    `json:"devices"`
+	Holders    []Holder    `json:"holders"`
+	Dependents []string    `json:"dependents"`
+	References []Reference `json:"references"`
+	Log        []LogLine   `json:"log"`
+	Residue    []string    `json:"residue"`
+	Memory     Memory      `json:"memory"`
+	Taints     []string    `json:"taints"`
+	Signed     bool        `json:"signed"`
+
+	// Unaccounted is the part of Duration that no phase covers; it is not 0
+	// only in a record that is not complete.
+	Unaccounted int64 `json:"unaccounted_ns"`
+	// LostEvents counts events of this unload that the kernel side could not
+	// hand over.
+	LostEvents int64 `json:"lost_events"`
+	// Complete says that every boundary that this kernel shows was seen and
+	// that no event was lost. Missing says in words what was not.
+	Complete bool     `json:"complete"`
+	Missing  []string `json:"missing"`
+}
+
+// Result is the kernel's answer, and the reason behind its error number.
+type Result struct {
+	OK     bool   `json:"ok"`
+	Errno  string `json:"errno"` // symbolic, "" on success
+	Reason Reason `json:"reason"`
+	By     string `json:"by"` // "kernel", or "userspace" when a tool refused by itself
+}
+
+// Who gave the answer.
+const (
+	ByKernel    = "kernel"
+	ByUserspace = "userspace"
+)
+
+// Reason says why an unload was refused. An error number alone does not: one
+// number stands for several reasons.
+type Reason string
+
+// The reasons.
+const (
+	ReasonNone            Reason = "none" // it was unloaded
+	ReasonDependents      Reason = "dependents"
+	ReasonReferenced      Reason = "referenced"
+	ReasonNoExit          Reason = "no_exit"
+	ReasonLoading         Reason = "loading"
+	ReasonUnloading       Reason = "unloading"
+	ReasonNotFound        Reason = "not_found"
+	ReasonNoCapability    Reason = "no_capability"
+	ReasonModulesDisabled Reason = "modules_disabled"
+	ReasonInterrupted     Reason = "interrupted"
+	ReasonBadAddress      Reason = "bad_address"
+	ReasonDenied          Reason = "denied" // by a security module
+	ReasonUnknown         Reason = "unknown"
+)
+
+// Caller is the task that asked for the unload.
+type Caller struct {
+	PID       int        `json:"pid"`
+	TID       int        `json:"tid"`
+	PPID      int        `json:"ppid"`
+	UID       int        `json:"uid"`
+	Comm      string     `json:"comm"`
+	Exe       string     `json:"exe"`
+	Cmdline   []string   `json:"cmdline"`
+	Cgroup    string     `json:"cgroup"`
+	Ancestors []Ancestor `json:"ancestors"` // nearest first
+}
+
+// Ancestor is a process above the caller.
+type Ancestor struct {
+	PID  int    `json:"pid"`
+	Comm string `json:"comm"`
+}
+
+// Refcount is the module's reference count as lsmod shows it.
+type Refcount struct {
+	Before int64 `json:"before"` // when the kernel looked at it; 0 when it never did
+}
+
+// Reference is a reference taken or dropped by the unloading task within the
+// unload.
+type Reference struct {
+	Op     string    `json:"op"` // get or put
+	Module string    `json:"module"`
+	Offset int64     `json:"offset_ns"`
+	Phase  PhaseName `json:"phase"`
+	Site   string    `json:"site"`  // the function it was done in, "" when not known
+	Count  int64     `json:"count"` // of Module, after it
+}
+
+// Notifier is a callback on the module notifier chain.
+type Notifier struct {
+	Callback string `json:"callback"`
+	Module   string `json:"module"`
+	Duration int64  `json:"duration_ns"`
+}
+
+// Device is a device that the exit function detached.
+type Device struct {
+	Device   string `json:"device"`
+	Driver   string `json:"driver"`
+	Duration int64  `json:"duration_ns"`
+}
+
+// Holder is somebody who holds references on a module.
+type Holder struct {
+	Kind       string   `json:"kind"`
+	Refs       int64    `json:"refs"`
+	Module     string   `json:"module"`
+	PID        int      `json:"pid"`
+	Comm       string   `json:"comm"`
+	Cgroup     string   `json:"cgroup"`
+	Container  string   `json:"container"`
+	FD         int      `json:"fd"`
+	Path       string   `json:"path"`
+	MountNS    uint64   `json:"mount_ns"`
+	Detail     string   `json:"detail"`
+	Stack      []string `json:"stack"`
+	Confidence string   `json:"confidence"`
+}
+
+// LogLine is what the kernel logged during the unload.
+type LogLine struct {
+	Offset int64     `json:"offset_ns"`
+	Phase  PhaseName `json:"phase"`
+	Level  int       `json:"level"`
+	Text   string    `json:"text"`
+}
+
+// Memory is what the unload gave back.
+type Memory struct {
+	Freed int64 `json:"freed_bytes"`
+}
+
+// Header opens a stream of records.
+type Header struct {
+	Type    string    `json:"type"`
+	Schema  int       `json:"schema"`
+	Tool    string    `json:"tool"`
+	Kernel  string    `json:"kernel"`
+	Arch    string    `json:"arch"`
+	Host    string    `json:"host"`
+	BootID  string    `json:"boot_id"`
+	Started time.Time `json:"started"`
+	Plan    []Hook    `json:"plan"`
+}
+
+// Status says what became of a hook of the plan.
+type Status string
+
+// The states of a hook.
+const (
+	StatusOK       Status = "ok"       // attached, or attachable as far as can be told
+	StatusFallback Status = "fallback" // attached by a second choice; Reason says why
+	StatusMissing  Status = "missing"  // not on this kernel; its phase merges into the one before
+	StatusAbsent   Status = "absent"   // the kernel does not do this at all: nothing is missed
+)
+
+// Hook is one entry of the plan: what is watched, by which means, and what
+// that makes visible. It is decided once, then executed, printed and recorded.
+type Hook struct {
+	Phase     PhaseName `json:"phase"`     // the phase that begins here, "" for other facts
+	Sees      string    `json:"sees"`      // in words
+	Function  string    `json:"function"`  // kernel function or tracepoint
+	Mechanism string    `json:"mechanism"` // fentry, fexit, kprobe, kretprobe, tp_btf; "" when missing
+	Required  bool      `json:"required"`
+	Fallback  string    `json:"fallback"` // what would be used instead, "" for nothing
+	Status    Status    `json:"status"`
+	Reason    string    `json:"reason"`
+}
+
+// Trailer closes a stream of records. A stream without one was cut short.
+type Trailer struct {
+	Type         string           `json:"type"`
+	Records      int64            `json:"records"`
+	LostEvents   map[string]int64 `json:"lost_events"` // by kind
+	MissedProbes int64            `json:"missed_probes"`
+	Incomplete   int64            `json:"incomplete"`
+	Ended        time.Time        `json:"ended"`
+}
