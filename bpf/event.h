@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+//
+// What the kernel side tells the Go side: one header, four kinds of record.
+// Only fixed-width integers and byte arrays, so that the Go bindings are exact.
+
+#ifndef MODTRACE_EVENT_H
+#define MODTRACE_EVENT_H
+
+#include <linux/types.h>
+
+#define COMM_LEN 16
+#define NAME_LEN 64 // MODULE_NAME_LEN and the system call's own limit, rounded up
+#define ANCESTORS 8
+#define CMDLINE_LEN 256
+#define EXECFN_LEN 128
+
+enum kind {
+	KIND_BEGIN = 1, // delete_module was entered
+	KIND_DEPENDENT, // a module that uses the one to be unloaded; only on refusal
+	KIND_REFERENCE, // the unloading task took or dropped a reference
+	KIND_END,	// delete_module returned, or its task died
+	KINDS,
+};
+
+// The boundaries of the phases, in the kernel's order: a phase begins at its
+// boundary, AT_END is where the last one ends.
+enum boundary {
+	AT_ENTER,
+	AT_CHECK,
+	AT_EXIT,
+	AT_NOTIFY,
+	AT_LIVEPATCH,
+	AT_FTRACE,
+	AT_ASYNC,
+	AT_FREE_SYSFS,
+	AT_FREE_ARCH,
+	AT_FREE_DEPS,
+	AT_FREE_PARAMS,
+	AT_FREE_UNLINK,
+	AT_FREE_MEMORY,
+	AT_RETURN,
+	AT_END,
+	BOUNDARIES,
+};
+
+// An unload is known by its task and the time it began.
+struct header {
+	__u64 begin; // CLOCK_MONOTONIC, ns
+	__u32 tid;
+	__u32 kind;
+};
+
+struct ancestor {
+	__u32 pid;
+	__u8 comm[COMM_LEN];
+};
+
+struct begin {
+	struct header header;
+	__u64 cgroup;
+	__u32 flags; // as given to delete_module
+	__u32 pid, uid;
+	__u32 ancestors; // how many of ancestor[] are filled in
+	__u32 cmdline_len;
+	__u8 comm[COMM_LEN];
+	__u8 name[NAME_LEN];	   // as given to delete_module; empty if unreadable
+	__u8 execfn[EXECFN_LEN];   // the path that was executed, NUL terminated
+	__u8 cmdline[CMDLINE_LEN]; // arguments separated by NUL
+	struct ancestor ancestor[ANCESTORS];
+};
+
+struct dependent {
+	struct header header;
+	__u8 name[NAME_LEN];
+};
+
+struct reference {
+	struct header header;
+	__u64 time;
+	__u64 site;	// the address after the call
+	__s32 count;	// the module's own count after it
+	__u32 boundary; // the phase it fell in
+	__u32 put;	// 0 get, 1 put
+	__u32 pad;
+	__u8 name[NAME_LEN];
+};
+
+// What an unloading task has come to. It lives in a map while the unload is in
+// flight, where the Go side can read it, and is sent as it is at the end.
+struct end {
+	struct header header;
+	__u64 at[BOUNDARIES];	   // when each boundary was passed, 0: not seen
+	__u64 off_cpu[BOUNDARIES]; // ns off the CPU in the phase that begins there
+	__u64 off_since;	   // since when it is off the CPU now, or 0
+	__u64 module;		   // the address of its struct module, never shown
+	__u64 taints;
+	__s64 result;
+	__u32 flags; // as given to delete_module
+	__u32 stage; // the last boundary passed
+	__u32 references;
+	__u32 lost; // events of this unload that found no room
+	__s32 refcnt;
+	__u32 state; // the module's, when the kernel looked it up
+	__u8 has_init, has_exit, has_users, sig_ok;
+	__u8 no_capability; // at a refusal before the look-up: CAP_SYS_MODULE was lacking
+	__u8 died;	    // the task ended inside delete_module
+	__u8 pad[6];
+	__u8 name[NAME_LEN]; // the module's own
+};
+
+#endif

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+//
+// The few kernel types that modtrace reads, with the few fields it reads of
+// them. Offsets come from the running kernel's BTF at load time (CO-RE), so
+// order and padding here mean nothing. Written by hand because a generated
+// vmlinux.h carries the configuration of whichever kernel it was made on: one
+// built without modules has no reference count in struct module.
+
+#ifndef MODTRACE_KERNEL_H
+#define MODTRACE_KERNEL_H
+
+// bpf_tracing.h names the registers as the kernel does when this is defined.
+#define __VMLINUX_H__
+
+#include <linux/types.h>
+#include <stdbool.h>
+
+#include <linux/bpf.h>
+
+#include <bpf/bpf_helpers.h>
+
+#include <bpf/bpf_core_read.h>
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+#if defined(__TARGET_ARCH_x86)
+struct pt_regs {
+	unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di;
+	unsigned long orig_ax, ip, cs, flags, sp, ss;
+};
+#elif defined(__TARGET_ARCH_arm64)
+struct user_pt_regs {
+	__u64 regs[31];
+	__u64 sp, pc, pstate;
+};
+
+struct pt_regs {
+	union {
+		struct user_pt_regs user_regs;
+		struct {
+			__u64 regs[31];
+			__u64 sp, pc, pstate;
+		};
+	};
+};
+#else
+#error "modtrace knows the system call registers of x86 and arm64 only"
+#endif
+
+struct list_head {
+	struct list_head *next;
+};
+
+typedef struct {
+	int counter;
+} atomic_t;
+
+// include/linux/module.h
+enum module_state {
+	MODULE_STATE_LIVE,
+	MODULE_STATE_COMING,
+	MODULE_STATE_GOING,
+	MODULE_STATE_UNFORMED,
+};
+
+struct module {
+	enum module_state state;
+	char name[64 - sizeof(unsigned long)];
+	int (*init)(void);
+	void (*exit)(void);
+	unsigned long taints;
+	bool sig_ok;
+	atomic_t refcnt;
+	struct list_head source_list; // of module_use: who uses this one
+};
+
+struct module_use {
+	struct list_head source_list;
+	struct module *source; // the user
+};
+
+struct user_namespace {
+	int level;
+};
+
+// kernel_cap_t was two 32-bit words up to 6.2 and is one 64-bit word since;
+// only its address is taken.
+typedef struct {
+	__u64 val;
+} kernel_cap_t;
+
+struct cred {
+	kernel_cap_t cap_effective;
+	struct user_namespace *user_ns;
+};
+
+struct mm_struct {
+	unsigned long arg_start, arg_end, env_end;
+};
+
+struct task_struct {
+	int pid, tgid;
+	struct task_struct *real_parent;
+	struct cred *cred;
+	struct mm_struct *mm;
+	char comm[16];
+};
+
+#pragma clang attribute pop
+
+#include <bpf/bpf_tracing.h>
+
+#endif

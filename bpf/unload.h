@@ -1,0 +1,433 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+//
+// The way of an unload: delete_module from its entry to its return, and every
+// boundary in between (kernel/module/main.c). Each boundary exists as a
+// trampoline program (fentry, fexit) and as a kprobe; the Go side loads one.
+
+#ifndef MODTRACE_UNLOAD_H
+#define MODTRACE_UNLOAD_H
+
+#include "state.h"
+
+#define EPERM 1
+#define CAP_SYS_MODULE 16
+#define MAX_DEPTH 64
+
+#if defined(__TARGET_ARCH_x86)
+#define DELETE_MODULE "__x64_sys_delete_module"
+#define FIRST_ARGUMENT di
+#define SECOND_ARGUMENT si
+#else
+#define DELETE_MODULE "__arm64_sys_delete_module"
+#define FIRST_ARGUMENT regs[0]
+#define SECOND_ARGUMENT regs[1]
+#endif
+
+// descends says whether task is below the process root_pid.
+static __always_inline bool descends(bool direct, struct task_struct *task)
+{
+	for (int i = 0; i < MAX_DEPTH; i++) {
+		__u32 pid;
+
+		task = LOAD(direct, task, real_parent);
+		pid = LOAD(direct, task, tgid);
+		if (pid == root_pid)
+			return true;
+		if (pid <= 1)
+			break;
+	}
+	return false;
+}
+
+// wanted says whether the current task's unloads are to be reported.
+static __always_inline bool wanted(void)
+{
+	if (!root_pid)
+		return true;
+	if (current_task_typed())
+		return descends(true, bpf_get_current_task_btf());
+	// Without a way to look, too many are better than none.
+	return !can_probe || descends(false, (void *)bpf_get_current_task());
+}
+
+// copy_ancestors notes the processes above task, nearest first.
+static __always_inline void copy_ancestors(bool direct, struct begin *e, struct task_struct *task)
+{
+	for (int i = 0; i < ANCESTORS; i++) {
+		__u32 pid;
+
+		task = LOAD(direct, task, real_parent);
+		pid = LOAD(direct, task, tgid);
+		if (!pid)
+			break;
+		e->ancestor[i].pid = pid;
+		LOAD_BYTES(direct, e->ancestor[i].comm, COMM_LEN, task, comm);
+		e->ancestors = i + 1;
+		if (pid == 1)
+			break;
+	}
+}
+
+// copy_cmdline copies the caller's arguments and the path it was started by,
+// which the kernel lays behind the environment (fs/binfmt_elf.c, AT_EXECFN).
+static __always_inline void copy_cmdline(bool direct, struct begin *e, struct task_struct *task)
+{
+	struct mm_struct *mm = LOAD(direct, task, mm);
+	unsigned long start = LOAD(direct, mm, arg_start);
+	unsigned long size = LOAD(direct, mm, arg_end) - start;
+
+	if (size > CMDLINE_LEN)
+		size = CMDLINE_LEN;
+	if (bpf_probe_read_user(e->cmdline, size, (void *)start) == 0)
+		e->cmdline_len = size;
+	bpf_probe_read_user_str(e->execfn, EXECFN_LEN, (void *)LOAD(direct, mm, env_end));
+}
+
+static __always_inline void copy_caller(struct begin *e)
+{
+	e->ancestors = 0;
+	e->cmdline_len = 0;
+	e->execfn[0] = 0;
+	if (current_task_typed()) {
+		struct task_struct *task = bpf_get_current_task_btf();
+
+		copy_cmdline(true, e, task);
+		copy_ancestors(true, e, task);
+	} else if (can_probe) {
+		struct task_struct *task = (void *)bpf_get_current_task();
+
+		copy_cmdline(false, e, task);
+		copy_ancestors(false, e, task);
+	}
+}
+
+// remember opens the state of an unload. It fails when too many are in flight.
+static __always_inline bool remember(__u64 begin, __u32 tid, __u32 flags)
+{
+	struct end *u;
+
+	// A task that died in here unseen may have left its state behind.
+	if (bpf_map_delete_elem(&unloads, &tid) == 0)
+		__sync_fetch_and_add(&in_flight, -1);
+	if (bpf_map_update_elem(&unloads, &tid, &no_unload, BPF_NOEXIST))
+		return false;
+	u = bpf_map_lookup_elem(&unloads, &tid);
+	if (!u)
+		return false;
+	u->header.begin = begin;
+	u->header.tid = tid;
+	u->header.kind = KIND_END;
+	u->flags = flags;
+	u->at[AT_ENTER] = begin;
+	__sync_fetch_and_add(&in_flight, 1);
+	return true;
+}
+
+static __always_inline int enter(bool direct, struct pt_regs *regs)
+{
+	__u64 begin = bpf_ktime_get_ns(), ids = bpf_get_current_pid_tgid();
+	__u32 flags, tid = ids;
+	struct begin *e;
+
+	if (!armed || !wanted())
+		return 0;
+	flags = LOAD(direct, regs, SECOND_ARGUMENT);
+	if (!remember(begin, tid, flags)) {
+		__sync_fetch_and_add(&produced[KIND_END], 1);
+		count_lost(KIND_END);
+	}
+	e = RESERVE(begin, KIND_BEGIN, begin, tid);
+	if (!e)
+		return 0;
+	e->cgroup = bpf_get_current_cgroup_id();
+	e->flags = flags;
+	e->pid = ids >> 32;
+	e->uid = bpf_get_current_uid_gid();
+	bpf_get_current_comm(e->comm, COMM_LEN);
+	e->name[0] = 0;
+	bpf_probe_read_user_str(e->name, NAME_LEN, (void *)LOAD(direct, regs, FIRST_ARGUMENT));
+	copy_caller(e);
+	bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
+	return 0;
+}
+
+// pass notes that the current task, if it is unloading, has come to boundary
+// to; never twice, never backwards, and not before it has passed from.
+static __always_inline struct end *pass_after(__u32 to, __u32 from)
+{
+	struct end *u = current_unload();
+
+	if (!u || u->stage >= to || u->stage < from)
+		return NULL;
+	u->stage = to;
+	u->at[to] = bpf_ktime_get_ns();
+	return u;
+}
+
+static __always_inline int pass(__u32 to)
+{
+	pass_after(to, AT_ENTER);
+	return 0;
+}
+
+// pass_for is pass for functions that are given the module.
+static __always_inline int pass_for(__u32 to, const struct module *mod)
+{
+	struct end *u = current_unload();
+
+	if (!u || u->stage >= to)
+		return 0;
+	if (!u->module)
+		u->module = (__u64)mod; // its look-up could not be seen
+	else if (u->module != (__u64)mod)
+		return 0;
+	u->stage = to;
+	u->at[to] = bpf_ktime_get_ns();
+	return 0;
+}
+
+// send_dependents sends the names of the modules that use mod. It runs under
+// module_mutex, which guards that list.
+static __always_inline void send_dependents(const struct end *u, const struct module *mod)
+{
+	const void *head = __builtin_preserve_access_index(&mod->source_list);
+	const struct list_head *at = NULL;
+
+	bpf_core_read(&at, sizeof(at), &mod->source_list.next);
+	for (int i = 0; i < MAX_DEPTH && at && at != head; i++) {
+		const struct module_use *use =
+			(void *)at - bpf_core_field_offset(struct module_use, source_list);
+		struct dependent *e;
+		struct module *user = NULL;
+
+		e = RESERVE(dependent, KIND_DEPENDENT, u->header.begin, u->header.tid);
+		if (e) {
+			e->name[0] = 0;
+			bpf_core_read(&user, sizeof(user), &use->source);
+			bpf_core_read_str(e->name, MODULE_NAME_SIZE, &user->name);
+			bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
+		}
+		bpf_core_read(&at, sizeof(at), &at->next);
+	}
+}
+
+// look_up notes what the kernel is about to decide on: the state of the module
+// that find_module gave it.
+static __always_inline int look_up(bool direct, struct module *mod)
+{
+	struct end *u = pass_after(AT_EXIT, AT_ENTER);
+
+	if (!u || !mod)
+		return 0;
+	u->module = (__u64)mod;
+	u->state = LOAD(direct, mod, state);
+	u->refcnt = LOAD(direct, mod, refcnt.counter);
+	u->taints = LOAD(direct, mod, taints);
+	u->has_init = LOAD(direct, mod, init) != NULL;
+	u->has_exit = LOAD(direct, mod, exit) != NULL;
+	if (bpf_core_field_exists(mod->sig_ok))
+		u->sig_ok = LOAD(direct, mod, sig_ok);
+	LOAD_BYTES(direct, u->name, MODULE_NAME_SIZE, mod, name);
+	u->has_users = (__u64)LOAD(direct, mod, source_list.next) !=
+		       (__u64)__builtin_preserve_access_index(&mod->source_list);
+	if (u->has_users && can_probe)
+		send_dependents(u, mod);
+	return 0;
+}
+
+static __always_inline bool lacks_capability_of(bool direct, struct task_struct *task)
+{
+	struct cred *cred = LOAD(direct, task, cred);
+	struct user_namespace *ns = LOAD(direct, cred, user_ns);
+	__u64 effective = 0;
+
+	LOAD_BYTES(direct, &effective, sizeof(effective), cred, cap_effective);
+	return !(effective & (1ULL << CAP_SYS_MODULE)) || LOAD(direct, ns, level) != 0;
+}
+
+// lacks_capability says whether capable(CAP_SYS_MODULE) fails by the caller's
+// own credentials, before any security module is asked.
+static __always_inline bool lacks_capability(void)
+{
+	if (current_task_typed())
+		return lacks_capability_of(true, bpf_get_current_task_btf());
+	return can_probe && lacks_capability_of(false, (void *)bpf_get_current_task());
+}
+
+// finish sends the unload's record, the one event that wakes the reader.
+static __always_inline void finish(struct end *u)
+{
+	__u32 tid = u->header.tid;
+
+	u->at[AT_END] = bpf_ktime_get_ns();
+	__sync_fetch_and_add(&produced[KIND_END], 1);
+	if (bpf_ringbuf_output(&events, u, sizeof(*u), BPF_RB_FORCE_WAKEUP))
+		count_lost(KIND_END);
+	if (bpf_map_delete_elem(&unloads, &tid) == 0)
+		__sync_fetch_and_add(&in_flight, -1);
+}
+
+static __always_inline int leave(long result)
+{
+	struct end *u = current_unload();
+
+	if (!u)
+		return 0;
+	u->result = result;
+	if (result == -EPERM)
+		u->no_capability = lacks_capability();
+	finish(u);
+	return 0;
+}
+
+SEC("fentry/" DELETE_MODULE)
+int BPF_PROG(enter_fentry, struct pt_regs *regs)
+{
+	return enter(true, regs);
+}
+
+SEC("kprobe/" DELETE_MODULE)
+int enter_kprobe(struct pt_regs *ctx)
+{
+	return enter(false, (struct pt_regs *)PT_REGS_PARM1(ctx));
+}
+
+SEC("fexit/" DELETE_MODULE)
+int BPF_PROG(end_fexit, struct pt_regs *regs, long result)
+{
+	return leave(result);
+}
+
+SEC("kretprobe/" DELETE_MODULE)
+int end_kretprobe(struct pt_regs *ctx)
+{
+	return leave(PT_REGS_RC(ctx));
+}
+
+SEC("fexit/find_module")
+int BPF_PROG(exit_fexit, const char *name, struct module *mod)
+{
+	return look_up(true, mod);
+}
+
+SEC("kretprobe/find_module")
+int exit_kretprobe(struct pt_regs *ctx)
+{
+	return look_up(false, (struct module *)PT_REGS_RC(ctx));
+}
+
+// The chain is known by what goes down it: no other has this module's address
+// for its argument.
+SEC("fentry/blocking_notifier_call_chain")
+int BPF_PROG(notify_fentry, void *chain, unsigned long action, struct module *mod)
+{
+	return action == MODULE_STATE_GOING ? pass_for(AT_NOTIFY, mod) : 0;
+}
+
+SEC("kprobe/blocking_notifier_call_chain")
+int notify_kprobe(struct pt_regs *ctx)
+{
+	if (PT_REGS_PARM2(ctx) != MODULE_STATE_GOING)
+		return 0;
+	return pass_for(AT_NOTIFY, (struct module *)PT_REGS_PARM3(ctx));
+}
+
+// Where there is no livepatching, ftrace_release_mod follows the notifiers.
+SEC("fexit/blocking_notifier_call_chain")
+int BPF_PROG(notified_fexit, void *chain, unsigned long action, struct module *mod)
+{
+	return action == MODULE_STATE_GOING ? pass_for(AT_FTRACE, mod) : 0;
+}
+
+SEC("kretprobe/blocking_notifier_call_chain")
+int notified_kretprobe(struct pt_regs *ctx)
+{
+	pass_after(AT_FTRACE, AT_NOTIFY);
+	return 0;
+}
+
+// BOUNDARY makes the programs of a boundary at a function's entry; ENTRY_OF
+// that of one given the module as its first argument; EXIT at its return.
+#define ENTRY(name, function, expression)                                                          \
+	SEC("fentry/" function) int name##_fentry(void *ctx)                                       \
+	{                                                                                          \
+		return expression;                                                                 \
+	}                                                                                          \
+	SEC("kprobe/" function) int name##_kprobe(struct pt_regs *ctx)                             \
+	{                                                                                          \
+		return expression;                                                                 \
+	}
+
+#define ENTRY_OF(name, function, boundary)                                                         \
+	SEC("fentry/" function) int BPF_PROG(name##_fentry, struct module *mod)                    \
+	{                                                                                          \
+		return pass_for(boundary, mod);                                                    \
+	}                                                                                          \
+	SEC("kprobe/" function) int name##_kprobe(struct pt_regs *ctx)                             \
+	{                                                                                          \
+		return pass_for(boundary, (struct module *)PT_REGS_PARM1(ctx));                    \
+	}
+
+#define RETURN(name, function, expression)                                                         \
+	SEC("fexit/" function) int name##_fexit(void *ctx)                                         \
+	{                                                                                          \
+		return expression;                                                                 \
+	}                                                                                          \
+	SEC("kretprobe/" function) int name##_kretprobe(struct pt_regs *ctx)                       \
+	{                                                                                          \
+		return expression;                                                                 \
+	}
+
+// pass_since is pass for functions that run at other times of an unload too.
+static __always_inline int pass_since(__u32 to)
+{
+	pass_after(to, after[to]);
+	return 0;
+}
+
+ENTRY(check, "find_module", pass(AT_CHECK))
+ENTRY_OF(livepatch, "klp_module_going", AT_LIVEPATCH)
+RETURN(ftrace, "klp_module_going", pass_since(AT_FTRACE))
+ENTRY(async, "async_synchronize_full", pass_since(AT_ASYNC))
+ENTRY_OF(free_sysfs, "free_module", AT_FREE_SYSFS)
+RETURN(free_arch, "mod_sysfs_teardown", pass_since(AT_FREE_ARCH))
+ENTRY_OF(free_deps, "module_unload_free", AT_FREE_DEPS)
+RETURN(free_params, "module_unload_free", pass_since(AT_FREE_PARAMS))
+ENTRY_OF(free_unlink, "mod_tree_remove", AT_FREE_UNLINK)
+RETURN(free_unlinking, "destroy_params", pass_since(AT_FREE_UNLINK))
+RETURN(free_memory, "synchronize_rcu", pass_since(AT_FREE_MEMORY))
+RETURN(return, "free_module", pass_since(AT_RETURN))
+
+// The tracepoint is free_module's first act.
+SEC("tp_btf/module_free")
+int BPF_PROG(free_sysfs_tp, struct module *mod)
+{
+	return pass_for(AT_FREE_SYSFS, mod);
+}
+
+// A task that oopses in the module's exit function never returns from the
+// system call.
+static __always_inline int died(void)
+{
+	struct end *u = current_unload();
+
+	if (!u)
+		return 0;
+	u->died = 1;
+	finish(u);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_exit")
+int died_tp(void *ctx)
+{
+	return died();
+}
+
+SEC("raw_tp/sched_process_exit")
+int died_raw(void *ctx)
+{
+	return died();
+}
+
+#endif
