@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: MIT
+
+package lab
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/modtrace/modtrace/test/fixtures"
+)
+
+// buildTools is what kbuild runs besides the compiler.
+var buildTools = []string{"make", "bash", "dash", "coreutils", "sed", "grep", "mawk", "findutils", "diffutils"}
+
+var (
+	compilerDep = regexp.MustCompile(`\b(?:linux-compiler-)?gcc-(\d+)(?:-for-host|-x86|-arm)?\b`)
+	kbuildDep   = regexp.MustCompile(`\blinux-kbuild-[^\s,|(]+`)
+	commonDep   = regexp.MustCompile(`\blinux-headers-[^\s,|(]+-common(?:-rt)?\b`)
+)
+
+// buildNeeds is what a kernel's headers package says about building for it.
+type buildNeeds struct {
+	compiler string // gcc's major version
+	kbuild   string
+	common   string
+}
+
+func parseBuildNeeds(headers packageRecord) (buildNeeds, error) {
+	var n buildNeeds
+	if m := compilerDep.FindStringSubmatch(headers.Depends); m != nil {
+		n.compiler = m[1]
+	}
+	n.kbuild = kbuildDep.FindString(headers.Depends)
+	n.common = commonDep.FindString(headers.Depends)
+	if n.compiler == "" || n.kbuild == "" || n.common == "" {
+		return n, fmt.Errorf("package %s: no compiler, kbuild or common headers among its dependencies: %s", headers.Name, headers.Depends)
+	}
+	return n, nil
+}
+
+// buildRoot returns a tree in which modules for k can be built, always with
+// programs of the machine's own architecture.
+func (l *Lab) buildRoot(ctx context.Context, k *Kernel) (string, error) {
+	dir := l.path("build", k.Release+"_"+k.Version)
+	err := l.once(dir, func(tmp string) error {
+		stop := l.progress("compiler and headers for %s", k.Release)
+		err := l.fillBuildRoot(ctx, k, tmp)
+		stop(err)
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("making a build root for %s: %w", k.Release, err)
+	}
+	return dir, nil
+}
+
+func (l *Lab) fillBuildRoot(ctx context.Context, k *Kernel, dir string) error {
+	target, err := l.archive(ctx, k.Suite, k.Series.Arch)
+	if err != nil {
+		return err
+	}
+	host, err := l.archive(ctx, k.Suite, hostArch)
+	if err != nil {
+		return err
+	}
+	found, err := target.search(ctx, "^linux-headers-"+regexpQuote(k.Release)+"$")
+	if err != nil {
+		return err
+	}
+	if len(found) == 0 {
+		return fmt.Errorf("headers of %s: %w", k.Release, ErrMissing)
+	}
+	needs, err := parseBuildNeeds(found[0])
+	if err != nil {
+		return err
+	}
+	headers, err := target.download(ctx, found[0].Name, needs.common)
+	if err != nil {
+		return err
+	}
+	gcc := "gcc-" + needs.compiler
+	if k.Series.Arch != hostArch {
+		gcc += "-" + crossPackage(k.Series.Arch)
+	}
+	tools, err := host.closure(ctx, append([]string{gcc, needs.kbuild}, buildTools...)...)
+	if err != nil {
+		return err
+	}
+	if err := extract(ctx, dir, append(tools, headers...)); err != nil {
+		return err
+	}
+	return finishRoot(dir)
+}
+
+// finishRoot makes what the packages' scripts would have made.
+func finishRoot(dir string) error {
+	for link, to := range map[string]string{"bin/sh": "dash", "bin/awk": "mawk"} {
+		path := filepath.Join(dir, "usr", link)
+		if exists(path) {
+			continue
+		}
+		if err := os.Symlink(to, path); err != nil {
+			return err
+		}
+	}
+	for _, d := range []string{"dev", "proc", "tmp", "work"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o777); err != nil {
+			return err
+		}
+	}
+	return os.RemoveAll(filepath.Join(dir, "usr", "share", "doc"))
+}
+
+// Fixtures returns the directory with the fixture modules built for k.
+func (l *Lab) Fixtures(ctx context.Context, k *Kernel) (string, error) {
+	hash, err := hashFS(fixtures.Sources)
+	if err != nil {
+		return "", err
+	}
+	dir := l.path("fixtures", k.Release+"_"+k.Version+"-"+hash)
+	err = l.once(dir, func(tmp string) error {
+		root, err := l.buildRoot(ctx, k)
+		if err != nil {
+			return err
+		}
+		stop := l.progress("building fixtures for %s", k.Release)
+		err = l.buildFixtures(ctx, k, root, tmp)
+		stop(err)
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("building fixtures for %s: %w", k.Release, err)
+	}
+	return dir, nil
+}
+
+func (l *Lab) buildFixtures(ctx context.Context, k *Kernel, root, dir string) error {
+	work, err := os.MkdirTemp(l.dir, ".work-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(work)
+	src, err := fs.Sub(fixtures.Sources, "src")
+	if err != nil {
+		return err
+	}
+	if err := copyFS(work, src); err != nil {
+		return err
+	}
+	build := []string{"make", "-s", "-j2", "-C", "/usr/src/linux-headers-" + k.Release, "M=/work", "modules"}
+	if k.Series.Arch != hostArch {
+		build = append(build, "ARCH="+k.Series.Arch, "CROSS_COMPILE="+crossPackage(k.Series.Arch)+"-")
+	}
+	if err := inRoot(ctx, root, work, build); err != nil {
+		return err
+	}
+	built, err := filepath.Glob(filepath.Join(work, "*.ko"))
+	if err != nil {
+		return err
+	}
+	if len(built) == 0 {
+		return fmt.Errorf("the build left no module")
+	}
+	for _, ko := range built {
+		if err := copyFile(filepath.Join(dir, filepath.Base(ko)), ko); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// inRoot runs a command with root as its file system and work on /work. The
+// mounts are in a namespace of their own, gone with the command.
+func inRoot(ctx context.Context, root, work string, args []string) error {
+	const script = `set -e
+root=$1; work=$2; shift 2
+mount --rbind /dev "$root/dev"
+mount --bind "$work" "$root/work"
+exec chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin HOME=/tmp LC_ALL=C "$@"`
+	unshare := []string{"--mount"}
+	if os.Geteuid() != 0 {
+		unshare = append(unshare, "--map-root-user")
+	}
+	unshare = append(unshare, "sh", "-c", script, "build", root, work)
+	cmd := exec.CommandContext(ctx, "unshare", append(unshare, args...)...)
+	_, err := outputOf(cmd)
+	return err
+}
+
+func copyFS(dir string, src fs.FS) error {
+	return fs.WalkDir(src, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		data, err := fs.ReadFile(src, name)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(dir, name), data, 0o644)
+	})
+}
+
+func copyFile(to, from string) error {
+	data, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, data, 0o644)
+}
+
+// hashFS identifies the content of a file system.
+func hashFS(fsys fs.FS) (string, error) {
+	h := sha256.New()
+	err := fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		data, err := fs.ReadFile(fsys, name)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(h, "%s %d\n", name, len(data))
+		_, err = h.Write(data)
+		return err
+	})
+	return hex.EncodeToString(h.Sum(nil)[:8]), err
+}
+
+// crossPackage returns the name by which Debian calls the cross compiler.
+func crossPackage(arch string) string {
+	return strings.NewReplacer("arm64", "aarch64-linux-gnu", "amd64", "x86-64-linux-gnu").Replace(arch)
+}

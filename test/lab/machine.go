@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: MIT
+
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/modtrace/modtrace/test/lab/wire"
+)
+
+// Machine describes a virtual machine and the one command that it runs.
+type Machine struct {
+	// Kernel is the kernel to boot.
+	Kernel *Kernel
+	// Args is the command. It is looked up in the guest's PATH.
+	Args []string
+	// Env is added to the command's environment.
+	Env []string
+	// WorkDir is the command's directory in the guest; empty means /.
+	WorkDir string
+	// Stdin is read by the command; nil means an empty one.
+	Stdin io.Reader
+	// Stdout and Stderr take what the command writes; nil discards it.
+	Stdout, Stderr io.Writer
+	// Console takes the kernel's console as it comes; nil keeps only the tail.
+	Console io.Writer
+	// Initrd has the files for the guest; nil means the base image alone. Start
+	// it with Lab.Initrd.
+	Initrd *Initrd
+	// Modules of the kernel are loaded with modprobe before the command runs;
+	// they must be in the Initrd.
+	Modules []string
+	// Collect are files of the guest that are copied to the host when the command
+	// has ended: from the guest's path to the host's.
+	Collect map[string]string
+	// MemoryMB is the guest's memory; 0 means 1024.
+	MemoryMB int
+	// CPUs is the number of processors; 0 means 2.
+	CPUs int
+	// KernelArgs are added to the kernel's command line.
+	KernelArgs []string
+	// CountInstructions makes the guest's clock count its instructions, on one
+	// processor: figures that do not depend on what else this machine does.
+	CountInstructions bool
+	// Timeout ends a machine that takes longer; 0 means five minutes.
+	Timeout time.Duration
+}
+
+// Result is how a machine ended.
+type Result struct {
+	// ExitCode is the command's exit status, 128+n for a signal.
+	ExitCode int
+	// Signal is the signal that ended the command, or 0.
+	Signal int
+	// Release is the guest's uname -r.
+	Release string
+	// Booted is the time from QEMU's start to the guest's init.
+	Booted time.Duration
+	// Took is the time from QEMU's start to its end.
+	Took time.Duration
+	// Console is the tail of what the kernel wrote.
+	Console string
+}
+
+// BootError says that a machine ended without saying how its command did.
+type BootError struct {
+	Reason  string
+	Console string // the tail of the kernel's console
+}
+
+func (e *BootError) Error() string {
+	if e.Console == "" {
+		return e.Reason + "; the console is empty"
+	}
+	return fmt.Sprintf("%s; the console's end:\n%s", e.Reason, e.Console)
+}
+
+// platform is what differs between architectures.
+type platform struct {
+	program          string
+	args             []string
+	control, console string // devices in the guest
+}
+
+func platformOf(arch string) (platform, error) {
+	switch arch {
+	case "amd64":
+		return platform{
+			program: "qemu-system-x86_64",
+			args:    []string{"-machine", "q35", "-cpu", "max", "-serial", "chardev:console", "-serial", "chardev:control"},
+			console: "ttyS0", control: "ttyS1",
+		}, nil
+	case "arm64":
+		// The virt machine has one serial port of its own; the second is on PCI.
+		return platform{
+			program: "qemu-system-aarch64",
+			args:    []string{"-machine", "virt", "-cpu", "max,pauth-impdef=on", "-serial", "chardev:console", "-device", "pci-serial,chardev=control"},
+			console: "ttyAMA0", control: "ttyS0",
+		}, nil
+	}
+	return platform{}, fmt.Errorf("no machine for architecture %q", arch)
+}
+
+// commandLine returns QEMU's arguments; the console and the control line are the
+// file descriptors 3 and 4.
+func (m *Machine) commandLine(p platform, initrd string) []string {
+	cpus, mem := m.CPUs, m.MemoryMB
+	if cpus == 0 {
+		cpus = 2
+	}
+	if mem == 0 {
+		mem = 1024
+	}
+	accel := "tcg,thread=multi"
+	if m.CountInstructions {
+		cpus, accel = 1, "tcg,thread=single"
+	}
+	args := []string{
+		"-nodefaults", "-display", "none", "-no-reboot", "-monitor", "none",
+		"-accel", accel, "-smp", strconv.Itoa(cpus), "-m", strconv.Itoa(mem) + "M",
+		"-chardev", "socket,id=console,fd=3", "-chardev", "socket,id=control,fd=4",
+		"-kernel", m.Kernel.Vmlinuz(), "-initrd", initrd,
+		"-append", m.append(p),
+	}
+	if m.CountInstructions {
+		args = append(args, "-icount", "shift=0,sleep=off")
+	}
+	return append(args, p.args...)
+}
+
+func (m *Machine) append(p platform) string {
+	line := "console=" + p.console + " quiet panic=-1 rdinit=/init"
+	for _, a := range m.KernelArgs {
+		line += " " + a
+	}
+	return line
+}
+
+// Run boots a machine, runs its command and waits for the end. A command that
+// failed is no error; a machine that ended without one, or did not end, is.
+func (l *Lab) Run(ctx context.Context, m *Machine) (*Result, error) {
+	p, err := platformOf(m.Kernel.Series.Arch)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp(l.dir, ".run-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	initrd := filepath.Join(dir, "initrd")
+	if err := l.writeInitrd(ctx, m, p, initrd); err != nil {
+		return nil, fmt.Errorf("making the initrd: %w", err)
+	}
+	timeout := m.Timeout
+	if timeout == 0 {
+		timeout = 5 * time.Minute
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not done after %s", timeout))
+	defer cancel()
+	s, err := startSession(m, p, initrd)
+	if err != nil {
+		return nil, err
+	}
+	return s.wait(ctx)
+}
+
+func (l *Lab) writeInitrd(ctx context.Context, m *Machine, p platform, file string) error {
+	base := m.Initrd
+	if base == nil {
+		var err error
+		if base, err = l.Initrd(ctx, m.Kernel); err != nil {
+			return err
+		}
+	}
+	job := wire.Job{
+		Args: m.Args, Env: m.Env, Dir: m.WorkDir, Modules: m.Modules,
+		Control: "/dev/" + p.control, Console: "/dev/" + p.console,
+		UnixNano: time.Now().UnixNano(),
+	}
+	for path := range m.Collect {
+		job.Collect = append(job.Collect, path)
+	}
+	data, err := json.Marshal(job)
+	if err != nil {
+		return err
+	}
+	a := base.Clone()
+	a.AddFile(wire.JobPath, 0o644, data)
+	return os.WriteFile(file, a.Bytes(), 0o644)
+}
