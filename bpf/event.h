@@ -104,7 +104,7 @@ struct end {
 	__u8 has_init, has_exit, has_users, sig_ok;
 	__u8 no_capability; // at a refusal before the look-up: CAP_SYS_MODULE was lacking
 	__u8 died;	    // the task ended inside delete_module
-	__u8 pad[6];
+	__u8 pad[2];
 	__u8 name[NAME_LEN]; // the module's own
 };
 

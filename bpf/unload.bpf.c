@@ -1,3 +1,5 @@
+//go:build ignore
+
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //
 // One object, so that all topics share one ring and one gate.

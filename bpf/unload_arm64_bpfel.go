@@ -97,9 +97,8 @@ type UnloadEnd struct {
 	SigOk        uint8
 	NoCapability uint8
 	Died         uint8
-	Pad          [6]uint8
+	Pad          [2]uint8
 	Name         [64]uint8
-	_            [4]byte
 }
 
 type UnloadKind uint32

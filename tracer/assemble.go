@@ -1,0 +1,346 @@
+package tracer
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/modtrace/modtrace/bpf"
+	"github.com/modtrace/modtrace/unload"
+)
+
+// maxPending bounds what is kept of unloads whose end has not come. More of
+// them means that ends were lost.
+const maxPending = 4096
+
+// assembler joins the events of each unloading task to an unload.Unload. It
+// touches no kernel, so that a recorded stream gives the same report anywhere.
+type assembler struct {
+	plan   Plan
+	wall   func(monotonic uint64) time.Time
+	symbol func(address uint64) string
+	enrich func(*unload.Caller, *bpf.UnloadBegin)
+	// modulesDisabled reads kernel.modules_disabled, which can be switched
+	// on once and never off: what it says now holds for a refusal just made,
+	// but for a switch in the microseconds between.
+	modulesDisabled func() bool
+	pending         map[taskKey]*pending
+}
+
+// taskKey tells unloads apart: a task is in one at a time.
+type taskKey struct {
+	begin uint64
+	tid   uint32
+}
+
+// pending is what is known of an unload before its end.
+type pending struct {
+	begin      *bpf.UnloadBegin
+	dependents []string
+	references []unload.Reference
+	damaged    bool
+}
+
+func newAssembler(plan Plan) *assembler {
+	return &assembler{
+		plan:            plan,
+		wall:            func(ns uint64) time.Time { return time.Unix(0, int64(ns)).UTC() },
+		symbol:          func(uint64) string { return "" },
+		enrich:          func(*unload.Caller, *bpf.UnloadBegin) {},
+		modulesDisabled: func() bool { return false },
+		pending:         make(map[taskKey]*pending),
+	}
+}
+
+// add takes one event and returns an unload when the event ends one, or shows
+// that the end of one was lost.
+func (a *assembler) add(e any) (unload.Unload, bool) {
+	switch e := e.(type) {
+	case *bpf.UnloadBegin:
+		p, made := a.at(taskKey{e.Header.Begin, e.Header.Tid})
+		p.begin = e
+		if made && len(a.pending) > maxPending {
+			return a.evict()
+		}
+	case *bpf.UnloadDependent:
+		p, _ := a.at(taskKey{e.Header.Begin, e.Header.Tid})
+		p.dependents = append(p.dependents, text(e.Name[:]))
+	case *bpf.UnloadReference:
+		p, _ := a.at(taskKey{e.Header.Begin, e.Header.Tid})
+		p.references = append(p.references, a.reference(e))
+	case *bpf.UnloadEnd:
+		return a.finish(e), true
+	}
+	return unload.Unload{}, false
+}
+
+func (a *assembler) at(key taskKey) (p *pending, made bool) {
+	p = a.pending[key]
+	if p == nil {
+		p, made = &pending{}, true
+		a.pending[key] = p
+	}
+	return p, made
+}
+
+// evict gives up the oldest unload that has no end.
+func (a *assembler) evict() (unload.Unload, bool) {
+	oldest := slices.MinFunc(slices.Collect(maps.Keys(a.pending)), compareKeys)
+	return a.abandon(oldest)
+}
+
+func compareKeys(x, y taskKey) int {
+	if x.begin != y.begin {
+		if x.begin < y.begin {
+			return -1
+		}
+		return 1
+	}
+	return int(int64(x.tid) - int64(y.tid))
+}
+
+// abandon reports an unload whose end did not come, if its beginning did.
+func (a *assembler) abandon(key taskKey) (unload.Unload, bool) {
+	p := a.pending[key]
+	delete(a.pending, key)
+	if p.begin == nil {
+		return unload.Unload{}, false
+	}
+	u := a.describe(p, key)
+	u.Result = unload.Result{Reason: unload.ReasonUnknown, By: unload.ByKernel}
+	u.Missing = append(u.Missing, "its end was not seen: the record was lost")
+	return u, true
+}
+
+// rest reports what has not ended: first the unloads that the kernel side says
+// are in flight at time now, then those that lost their end.
+func (a *assembler) rest(open []*bpf.UnloadEnd, now uint64) []unload.Unload {
+	var all []unload.Unload
+	for _, e := range open {
+		if e.OffSince != 0 && now > e.OffSince && e.Stage < uint32(len(e.OffCpu)) {
+			e.OffCpu[e.Stage] += now - e.OffSince
+		}
+		e.At[bpf.UnloadBoundaryAT_END] = max(now, e.At[e.Stage])
+		e.Result = inFlight
+		u := a.finish(e)
+		u.Complete = false
+		u.Missing = append(u.Missing, fmt.Sprintf("still in flight, in %s, when tracing ended", stageName(e.Stage)))
+		all = append(all, u)
+	}
+	for _, key := range slices.SortedFunc(maps.Keys(a.pending), compareKeys) {
+		if u, ok := a.abandon(key); ok {
+			all = append(all, u)
+		}
+	}
+	return all
+}
+
+func stageName(stage uint32) unload.PhaseName {
+	names := unload.PhaseNames()
+	return names[min(int(stage), len(names)-1)]
+}
+
+// describe makes the part of a report that does not depend on the end.
+func (a *assembler) describe(p *pending, key taskKey) unload.Unload {
+	u := unload.Unload{
+		Type:       unload.TypeUnload,
+		Start:      a.wall(key.begin),
+		Flags:      []string{},
+		Phases:     []unload.Phase{},
+		Notifiers:  []unload.Notifier{},
+		Devices:    []unload.Device{},
+		Holders:    []unload.Holder{},
+		Dependents: orEmpty(p.dependents),
+		References: orEmpty(p.references),
+		Log:        []unload.LogLine{},
+		Residue:    []string{},
+		Taints:     []string{},
+		Missing:    []string{},
+	}
+	u.Caller = unload.Caller{TID: int(key.tid), Cmdline: []string{}, Ancestors: []unload.Ancestor{}}
+	if p.begin == nil {
+		u.Missing = append(u.Missing, "its beginning was not seen: the caller is not known")
+		return u
+	}
+	u.Module = text(p.begin.Name[:])
+	u.Flags, u.Forced = flagNames(p.begin.Flags)
+	describeCaller(&u.Caller, p.begin)
+	a.enrich(&u.Caller, p.begin)
+	return u
+}
+
+// finish makes the report of an unload from its end record.
+func (a *assembler) finish(e *bpf.UnloadEnd) unload.Unload {
+	key := taskKey{e.Header.Begin, e.Header.Tid}
+	p := a.pending[key]
+	if p == nil {
+		p = &pending{}
+	}
+	delete(a.pending, key)
+
+	u := a.describe(p, key)
+	if name := text(e.Name[:]); name != "" {
+		u.Module = name
+	}
+	u.Flags, u.Forced = flagNames(e.Flags)
+	u.Duration = int64(e.At[bpf.UnloadBoundaryAT_END] - e.At[bpf.UnloadBoundaryAT_ENTER])
+	u.Result = result(e, a.modulesDisabled)
+	u.Refcount.Before = visibleCount(e)
+	u.Taints = taintNames(e.Taints)
+	u.Signed = e.SigOk != 0
+	u.Phases = a.phases(e, &u.Missing)
+	u.Unaccounted = u.Duration
+	for _, phase := range u.Phases {
+		u.Unaccounted -= phase.Duration
+	}
+	u.LostEvents = int64(e.Lost)
+	if e.Lost > 0 {
+		u.Missing = append(u.Missing, fmt.Sprintf("%d events found no room", e.Lost))
+	}
+	if e.Died != 0 {
+		u.Missing = append(u.Missing, fmt.Sprintf("the task died in %s", stageName(e.Stage)))
+	}
+	u.Complete = len(u.Missing) == 0
+	return u
+}
+
+func describeCaller(c *unload.Caller, b *bpf.UnloadBegin) {
+	c.PID, c.UID = int(b.Pid), int(b.Uid)
+	c.Comm = text(b.Comm[:])
+	c.Exe = text(b.Execfn[:])
+	if n := min(int(b.CmdlineLen), len(b.Cmdline)); n > 0 {
+		for _, arg := range bytes.Split(bytes.TrimRight(b.Cmdline[:n], "\x00"), []byte{0}) {
+			c.Cmdline = append(c.Cmdline, string(arg))
+		}
+	}
+	for _, anc := range b.Ancestor[:min(int(b.Ancestors), len(b.Ancestor))] {
+		c.Ancestors = append(c.Ancestors, unload.Ancestor{PID: int(anc.Pid), Comm: text(anc.Comm[:])})
+	}
+	if len(c.Ancestors) > 0 {
+		c.PPID = c.Ancestors[0].PID
+	}
+}
+
+func (a *assembler) reference(e *bpf.UnloadReference) unload.Reference {
+	op := "get"
+	if e.Put != 0 {
+		op = "put"
+	}
+	return unload.Reference{
+		Op:     op,
+		Module: text(e.Name[:]),
+		Offset: int64(e.Time - e.Header.Begin),
+		Phase:  stageName(e.Boundary),
+		Site:   a.symbol(e.Site),
+		Count:  int64(e.Count) - 1,
+	}
+}
+
+// visibleCount is the count as lsmod shows it: the kernel keeps one more while
+// the module is not on its way out (kernel/module/main.c, MODULE_REF_BASE).
+func visibleCount(e *bpf.UnloadEnd) int64 {
+	if e.Module == 0 {
+		return 0
+	}
+	return max(int64(e.Refcnt)-1, 0)
+}
+
+// phases cuts the unload at the boundaries that were seen. missing is told of
+// those that should have been.
+func (a *assembler) phases(e *bpf.UnloadEnd, missing *[]string) []unload.Phase {
+	names := unload.PhaseNames()
+	last, returned := lastPhase(e)
+	list := []unload.Phase{}
+	for b, name := range names[:last+1] {
+		status := a.status(name)
+		switch {
+		case e.At[b] != 0:
+			list = append(list, newPhase(name, e.At[b]-e.At[0]))
+		case status == unload.StatusAbsent && e.At[b+1] != 0:
+			list = append(list, newPhase(name, e.At[b+1]-e.At[0]))
+		default:
+			merge(&list[len(list)-1], name)
+			if status == unload.StatusOK || status == unload.StatusFallback {
+				*missing = append(*missing, fmt.Sprintf("the beginning of %s was not seen", name))
+			}
+		}
+		list[len(list)-1].OffCPU += int64(e.OffCpu[b])
+	}
+	final := &list[len(list)-1]
+	for _, ns := range e.OffCpu[last+1:] {
+		final.OffCPU += int64(ns)
+	}
+	if returned && last != int(bpf.UnloadBoundaryAT_RETURN) {
+		merge(final, unload.Return) // a refusal: the kernel turns round in here
+	}
+	measure(list, int64(e.At[bpf.UnloadBoundaryAT_END]-e.At[0]))
+	return list
+}
+
+// lastPhase is the last phase that the unload came to, and whether the system
+// call returned.
+func lastPhase(e *bpf.UnloadEnd) (last int, returned bool) {
+	switch {
+	case e.Died != 0 || e.Result == inFlight:
+		return min(int(e.Stage), int(bpf.UnloadBoundaryAT_RETURN)), false
+	case e.Result == 0:
+		return int(bpf.UnloadBoundaryAT_RETURN), true
+	case e.At[bpf.UnloadBoundaryAT_CHECK] == 0 && refusedBeforeLookup(e):
+		return int(bpf.UnloadBoundaryAT_ENTER), true
+	}
+	return int(bpf.UnloadBoundaryAT_CHECK), true
+}
+
+func newPhase(name unload.PhaseName, offset uint64) unload.Phase {
+	return unload.Phase{
+		Name:   name,
+		Offset: int64(offset),
+		Exact:  true,
+		Merged: []unload.PhaseName{},
+		Waits:  []unload.Wait{},
+		Hot:    []unload.Hot{},
+	}
+}
+
+func merge(into *unload.Phase, name unload.PhaseName) {
+	into.Merged = append(into.Merged, name)
+	into.Exact = false
+}
+
+// measure fills in the durations: each phase ends where the next begins.
+func measure(list []unload.Phase, end int64) {
+	for i := len(list) - 1; i >= 0; i-- {
+		p := &list[i]
+		p.Duration = end - p.Offset
+		p.OnCPU = p.Duration - p.OffCPU
+		end = p.Offset
+	}
+}
+
+// status is what became of the hook at which the phase begins.
+func (a *assembler) status(name unload.PhaseName) unload.Status {
+	for _, h := range a.plan {
+		if h.Phase == name {
+			return h.Status
+		}
+	}
+	return unload.StatusMissing
+}
+
+// text is a NUL-terminated name from the kernel. Control characters stay: the
+// model holds what was seen, and renderers make it safe to show.
+func text(b []byte) string {
+	if i := bytes.IndexByte(b, 0); i >= 0 {
+		b = b[:i]
+	}
+	return string(b)
+}
+
+func orEmpty[T any](s []T) []T {
+	if s == nil {
+		return []T{}
+	}
+	return s
+}

@@ -1,0 +1,86 @@
+package tracer
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/modtrace/modtrace/bpf"
+)
+
+// errDamaged says that a record is not one the kernel side can have sent.
+var errDamaged = errors.New("damaged record")
+
+const headerSize = 16
+
+// decode makes an event of a record from the ring: a *bpf.UnloadBegin,
+// *bpf.UnloadDependent, *bpf.UnloadReference or *bpf.UnloadEnd. Whatever the
+// bytes are, it gives an event that is sound or an error wrapping errDamaged.
+func decode(raw []byte) (any, error) {
+	if len(raw) < headerSize {
+		return nil, fmt.Errorf("%w: %d bytes", errDamaged, len(raw))
+	}
+	switch kind := bpf.UnloadKind(binary.NativeEndian.Uint32(raw[12:])); kind {
+	case bpf.UnloadKindKIND_BEGIN:
+		return decodeInto(raw, &bpf.UnloadBegin{}, func(*bpf.UnloadBegin) bool { return true })
+	case bpf.UnloadKindKIND_DEPENDENT:
+		return decodeInto(raw, &bpf.UnloadDependent{}, func(*bpf.UnloadDependent) bool { return true })
+	case bpf.UnloadKindKIND_REFERENCE:
+		return decodeInto(raw, &bpf.UnloadReference{}, func(e *bpf.UnloadReference) bool {
+			return e.Time >= e.Header.Begin
+		})
+	case bpf.UnloadKindKIND_END:
+		return decodeInto(raw, &bpf.UnloadEnd{}, endIsSound)
+	default:
+		return nil, fmt.Errorf("%w: kind %d", errDamaged, kind)
+	}
+}
+
+// decodeInto reads raw into e. The ring rounds lengths up to eight bytes.
+func decodeInto[E any](raw []byte, e *E, sound func(*E) bool) (any, error) {
+	size := binary.Size(e)
+	if len(raw) < size || len(raw) >= size+8 {
+		return nil, fmt.Errorf("%w: %d bytes for a %T of %d", errDamaged, len(raw), e, size)
+	}
+	if _, err := binary.Decode(raw, binary.NativeEndian, e); err != nil {
+		return nil, fmt.Errorf("%w: %w", errDamaged, err)
+	}
+	if !sound(e) {
+		return nil, fmt.Errorf("%w: a %T that contradicts itself", errDamaged, e)
+	}
+	return e, nil
+}
+
+// endIsSound checks what the report is built on: it begins, it ends, and time
+// does not run backwards.
+func endIsSound(e *bpf.UnloadEnd) bool {
+	if e.At[bpf.UnloadBoundaryAT_END] == 0 {
+		return false
+	}
+	return stampsAreSound(e)
+}
+
+// stampsAreSound says that an unload began, and that its boundaries come in
+// order and its waits fit between its beginning and its last boundary.
+func stampsAreSound(e *bpf.UnloadEnd) bool {
+	last := e.At[bpf.UnloadBoundaryAT_ENTER]
+	if last == 0 || last != e.Header.Begin || e.Stage >= uint32(len(e.At)) {
+		return false
+	}
+	for _, at := range e.At {
+		if at == 0 {
+			continue
+		}
+		if at < last {
+			return false
+		}
+		last = at
+	}
+	var off uint64
+	for _, ns := range e.OffCpu {
+		if off += ns; ns > last-e.Header.Begin || off > last-e.Header.Begin {
+			return false
+		}
+	}
+	return last-e.Header.Begin < 1<<62
+}

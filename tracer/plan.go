@@ -1,0 +1,173 @@
+package tracer
+
+import (
+	"fmt"
+	"runtime"
+
+	"github.com/modtrace/modtrace/bpf"
+	"github.com/modtrace/modtrace/unload"
+)
+
+// noBoundary marks hooks that see something other than a phase's beginning.
+const noBoundary = bpf.UnloadBoundaryBOUNDARIES
+
+// Mechanisms, as the plan names them.
+const (
+	fentry    = "fentry"
+	fexit     = "fexit"
+	kprobe    = "kprobe"
+	kretprobe = "kretprobe"
+	tpBTF     = "tp_btf"
+	rawTP     = "raw_tp"
+)
+
+// candidate is one way to see something: a BPF program, how it is attached and
+// to what.
+type candidate struct {
+	program   string
+	mechanism string
+	function  string
+}
+
+// hook is something to be seen, and the ways to see it, best first.
+type hook struct {
+	boundary   bpf.UnloadBoundary
+	phase      unload.PhaseName
+	sees       string
+	required   bool
+	candidates []candidate
+	// absentWithout names a function without which the kernel does not do
+	// this at all, so that nothing is missed.
+	absentWithout string
+}
+
+// entry lists the ways to see a function begin, exit those to see it return.
+func entry(program, function string) []candidate {
+	return []candidate{
+		{program + "_fentry", fentry, function},
+		{program + "_kprobe", kprobe, function},
+	}
+}
+
+func exit(program, function string) []candidate {
+	return []candidate{
+		{program + "_fexit", fexit, function},
+		{program + "_kretprobe", kretprobe, function},
+	}
+}
+
+func tracepoint(program, name string) []candidate {
+	return []candidate{
+		{program + "_tp", tpBTF, name},
+		{program + "_raw", rawTP, name},
+	}
+}
+
+func either(ways ...[]candidate) []candidate {
+	var all []candidate
+	for _, w := range ways {
+		all = append(all, w...)
+	}
+	return all
+}
+
+// systemCall names the kernel's function behind delete_module
+// (arch/*/include/asm/syscall_wrapper.h).
+func systemCall() string {
+	if runtime.GOARCH == "arm64" {
+		return "__arm64_sys_delete_module"
+	}
+	return "__x64_sys_delete_module"
+}
+
+// hooks lists all that modtrace watches, in the kernel's order
+// (kernel/module/main.c; kernel/module.c before 5.17).
+func hooks() []hook {
+	call := systemCall()
+	return []hook{
+		{bpf.UnloadBoundaryAT_ENTER, unload.Enter, "the system call's beginning", true,
+			entry("enter", call), ""},
+		{bpf.UnloadBoundaryAT_CHECK, unload.Check, "the look-up, once module_mutex is taken", false,
+			entry("check", "find_module"), ""},
+		{bpf.UnloadBoundaryAT_EXIT, unload.Exit, "the module found, its state and count; the few instructions of the decision itself count into exit", false,
+			exit("exit", "find_module"), ""},
+		{bpf.UnloadBoundaryAT_NOTIFY, unload.Notify, "the GOING notifiers being called", false,
+			entry("notify", "blocking_notifier_call_chain"), ""},
+		{bpf.UnloadBoundaryAT_LIVEPATCH, unload.Livepatch, "livepatches let go of the module", false,
+			entry("livepatch", "klp_module_going"), "klp_module_going"},
+		{bpf.UnloadBoundaryAT_FTRACE, unload.Ftrace, "ftrace_release_mod, by the return of what comes before it", false,
+			either(exit("ftrace", "klp_module_going"), exit("notified", "blocking_notifier_call_chain")), ""},
+		{bpf.UnloadBoundaryAT_ASYNC, unload.Async, "waiting for asynchronous work", false,
+			entry("async", "async_synchronize_full"), ""},
+		{bpf.UnloadBoundaryAT_FREE_SYSFS, unload.FreeSysfs, "free_module", false,
+			either(entry("free_sysfs", "free_module")[:1], []candidate{{"free_sysfs_tp", tpBTF, "module_free"}}, entry("free_sysfs", "free_module")[1:]), ""},
+		{bpf.UnloadBoundaryAT_FREE_ARCH, unload.FreeArch, "sysfs entries gone", false,
+			exit("free_arch", "mod_sysfs_teardown"), ""},
+		{bpf.UnloadBoundaryAT_FREE_DEPS, unload.FreeDeps, "dropping references on other modules", false,
+			entry("free_deps", "module_unload_free"), ""},
+		{bpf.UnloadBoundaryAT_FREE_PARAMS, unload.FreeParams, "those references dropped", false,
+			exit("free_params", "module_unload_free"), ""},
+		{bpf.UnloadBoundaryAT_FREE_UNLINK, unload.FreeUnlink, "off the module list", false,
+			either(entry("free_unlink", "mod_tree_remove"), exit("free_unlinking", "destroy_params")), ""},
+		{bpf.UnloadBoundaryAT_FREE_MEMORY, unload.FreeMemory, "the grace period over", false,
+			exit("free_memory", "synchronize_rcu"), ""},
+		{bpf.UnloadBoundaryAT_RETURN, unload.Return, "free_module done", false,
+			exit("return", "free_module"), ""},
+		{bpf.UnloadBoundaryAT_END, "", "the system call's end and result", true,
+			exit("end", call), ""},
+		{noBoundary, "", "time on and off the CPU", false,
+			tracepoint("switch", "sched_switch"), ""},
+		{noBoundary, "", "references taken by the unloading task", false,
+			tracepoint("get", "module_get"), ""},
+		{noBoundary, "", "references dropped by the unloading task", false,
+			tracepoint("put", "module_put"), ""},
+		{noBoundary, "", "a task dying inside the system call", false,
+			tracepoint("died", "sched_process_exit"), ""},
+	}
+}
+
+// Plan is what becomes of every hook on this machine, in the kernel's order.
+type Plan []unload.Hook
+
+// planned is the plan's entry for h before anything was tried.
+func planned(h hook) unload.Hook {
+	first := h.candidates[0]
+	p := unload.Hook{
+		Phase:     h.phase,
+		Sees:      h.sees,
+		Function:  first.function,
+		Mechanism: first.mechanism,
+		Required:  h.required,
+	}
+	if len(h.candidates) > 1 {
+		second := h.candidates[1]
+		p.Fallback = second.mechanism + " " + second.function
+	}
+	return p
+}
+
+// settle notes in p that candidate number i was taken, or none if i is behind
+// the last; reason says why not the ones before it.
+func settle(p *unload.Hook, h hook, i int, reason string) {
+	p.Reason = reason
+	if i == len(h.candidates) {
+		p.Mechanism, p.Fallback, p.Status = "", "", unload.StatusMissing
+		return
+	}
+	c := h.candidates[i]
+	p.Function, p.Mechanism, p.Status = c.function, c.mechanism, unload.StatusOK
+	p.Fallback = ""
+	if i > 0 {
+		p.Status = unload.StatusFallback
+	}
+	if i+1 < len(h.candidates) {
+		next := h.candidates[i+1]
+		p.Fallback = next.mechanism + " " + next.function
+	}
+}
+
+// settleAbsent notes that the kernel does not do what h watches.
+func settleAbsent(p *unload.Hook, h hook) {
+	p.Mechanism, p.Fallback, p.Status = "", "", unload.StatusAbsent
+	p.Reason = fmt.Sprintf("this kernel is built without %s", h.absentWithout)
+}

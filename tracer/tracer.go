@@ -1,0 +1,254 @@
+package tracer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
+
+	"github.com/modtrace/modtrace/bpf"
+	"github.com/modtrace/modtrace/unload"
+)
+
+// Options say what to trace and how.
+type Options struct {
+	// BTF is a file with the kernel's types, for kernels that carry none.
+	BTF string
+	// Below limits the trace to callers below this process; 0 is everybody.
+	Below int
+	// RingBytes is the size of the ring buffer: a power of two, at least a
+	// page. 0 is 256 KiB.
+	RingBytes int
+	// Mechanisms limits the ways of attaching to those named (fentry, fexit,
+	// kprobe, kretprobe, tp_btf, raw_tp); empty is all, best first.
+	Mechanisms []string
+	// Tap, if set, is given every raw record as it comes. The bytes are only
+	// valid during the call.
+	Tap func(raw []byte)
+}
+
+// Tracer is an armed trace. It is used by one goroutine, but for Stop.
+type Tracer struct {
+	ctx      context.Context
+	loader   *loader
+	reader   *ringbuf.Reader
+	assemble *assembler
+	tap      func([]byte)
+	stats    Stats
+	err      error
+
+	stop    sync.Once
+	stopErr error
+}
+
+// Stats counts what a trace saw and what it did not.
+type Stats struct {
+	Records    int64            // unloads yielded
+	Incomplete int64            // of those, not complete
+	Produced   map[string]int64 // events made by the kernel side, by kind
+	Read       map[string]int64 // events read, by kind
+	Lost       map[string]int64 // events that found no room, by kind
+	Damaged    int64            // records that made no sense
+	Missed     int64            // times a program could not run
+}
+
+// Start attaches everything and arms it: unloads that begin after it returns
+// are seen. Cancelling ctx disarms and detaches; what was seen until then is
+// still yielded. The error is an [*Unable] when the machine is at fault.
+func Start(ctx context.Context, o Options) (*Tracer, error) {
+	if err := preflight(o.BTF); err != nil {
+		return nil, err
+	}
+	l, err := newLoader(o)
+	if err != nil {
+		return nil, err
+	}
+	t := &Tracer{ctx: ctx, loader: l, tap: o.Tap, stats: Stats{Read: map[string]int64{}}}
+	if err := t.start(o); err != nil {
+		return nil, errors.Join(err, l.close())
+	}
+	return t, nil
+}
+
+func (t *Tracer) start(o Options) error {
+	if err := t.loader.attach(o.Mechanisms); err != nil {
+		return err
+	}
+	reader, err := ringbuf.NewReader(t.loader.maps["events"])
+	if err != nil {
+		return explainLoad("opening the ring buffer", err)
+	}
+	t.reader = reader
+	t.assemble = newAssembler(t.loader.plan)
+	t.assemble.wall = wallClock
+	t.assemble.enrich = enrichCaller
+	t.assemble.modulesDisabled = modulesDisabled
+	if err := t.loader.arm(true); err != nil {
+		return errors.Join(err, reader.Close())
+	}
+	context.AfterFunc(t.ctx, func() { t.Stop() })
+	return nil
+}
+
+// Plan is what became of every hook on this machine.
+func (t *Tracer) Plan() Plan { return t.loader.plan }
+
+// Stop disarms and detaches. Unloads then yields what was seen before, and
+// ends. It may be called more than once and from any goroutine.
+func (t *Tracer) Stop() error {
+	t.stop.Do(func() {
+		t.stopErr = errors.Join(t.loader.arm(false), t.loader.detach(), t.reader.Flush())
+	})
+	return t.stopErr
+}
+
+// Unloads yields each unload attempt as it ends, until the trace is stopped;
+// then those that had not ended, marked incomplete. Breaking off the loop
+// stops the trace and drops the rest. Afterwards Err says whether it failed.
+func (t *Tracer) Unloads() iter.Seq[unload.Unload] {
+	return func(yield func(unload.Unload) bool) {
+		var record ringbuf.Record
+		for {
+			err := t.reader.ReadInto(&record)
+			if errors.Is(err, ringbuf.ErrFlushed) {
+				break
+			}
+			if err != nil {
+				t.err = fmt.Errorf("reading events: %w", err)
+				return
+			}
+			if u, ok := t.take(record.RawSample); ok && !t.yield(u, yield) {
+				return
+			}
+		}
+		for _, u := range t.unfinished() {
+			if !t.yield(u, yield) {
+				return
+			}
+		}
+		t.count()
+	}
+}
+
+func (t *Tracer) yield(u unload.Unload, yield func(unload.Unload) bool) bool {
+	t.stats.Records++
+	if !u.Complete {
+		t.stats.Incomplete++
+	}
+	return yield(u)
+}
+
+// take brings one raw record into the assembler.
+func (t *Tracer) take(raw []byte) (unload.Unload, bool) {
+	if t.tap != nil {
+		t.tap(raw)
+	}
+	event, err := decode(raw)
+	if err != nil {
+		t.stats.Damaged++
+		return unload.Unload{}, false
+	}
+	t.stats.Read[kindOf(event)]++
+	return t.assemble.add(event)
+}
+
+// unfinished reports the unloads in flight when the trace was stopped, and
+// those whose end was lost.
+func (t *Tracer) unfinished() []unload.Unload {
+	var open []*bpf.UnloadEnd
+	var tid uint32
+	var e bpf.UnloadEnd
+	entries := t.loader.maps["unloads"].Iterate()
+	for entries.Next(&tid, &e) {
+		if stampsAreSound(&e) {
+			one := e
+			open = append(open, &one)
+		}
+	}
+	return t.assemble.rest(open, monotonic())
+}
+
+// Err says why Unloads ended early, or nil.
+func (t *Tracer) Err() error { return t.err }
+
+// Stats gives the counts; final once Unloads has ended.
+func (t *Tracer) Stats() Stats { return t.stats }
+
+// Close stops the trace and frees what it holds in the kernel.
+func (t *Tracer) Close() error {
+	return errors.Join(t.Stop(), t.reader.Close(), t.loader.close())
+}
+
+// count reads the counters of the kernel side.
+func (t *Tracer) count() {
+	t.stats.Produced = t.loader.counters("produced")
+	t.stats.Lost = t.loader.counters("lost")
+	for _, p := range t.loader.programs {
+		if s, err := p.Stats(); err == nil {
+			t.stats.Missed += int64(s.RecursionMisses)
+		}
+	}
+}
+
+// counters reads one of the arrays that count events by kind.
+func (l *loader) counters(name string) map[string]int64 {
+	var values [bpf.UnloadKindKINDS]uint64
+	counts := map[string]int64{}
+	if err := l.vars[name].Get(&values); err != nil {
+		return counts
+	}
+	for kind, n := range values {
+		if label := kindName(bpf.UnloadKind(kind)); label != "" {
+			counts[label] = int64(n)
+		}
+	}
+	return counts
+}
+
+// kindName names a kind of event for users.
+func kindName(kind bpf.UnloadKind) string {
+	switch kind {
+	case bpf.UnloadKindKIND_BEGIN:
+		return "begin"
+	case bpf.UnloadKindKIND_DEPENDENT:
+		return "dependent"
+	case bpf.UnloadKindKIND_REFERENCE:
+		return "reference"
+	case bpf.UnloadKindKIND_END:
+		return "end"
+	}
+	return ""
+}
+
+func kindOf(event any) string {
+	switch event.(type) {
+	case *bpf.UnloadBegin:
+		return kindName(bpf.UnloadKindKIND_BEGIN)
+	case *bpf.UnloadDependent:
+		return kindName(bpf.UnloadKindKIND_DEPENDENT)
+	case *bpf.UnloadReference:
+		return kindName(bpf.UnloadKindKIND_REFERENCE)
+	default:
+		return kindName(bpf.UnloadKindKIND_END)
+	}
+}
+
+// monotonic is the clock that the kernel side stamps with, in ns.
+func monotonic() uint64 {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		return 0
+	}
+	return uint64(ts.Nano())
+}
+
+// wallClock turns a kernel stamp into the time of day, by the clocks as they
+// stand now: a clock that was stepped long ago does no harm.
+func wallClock(ns uint64) time.Time {
+	return time.Now().Add(-time.Duration(monotonic() - ns)).UTC()
+}
