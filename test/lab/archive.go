@@ -171,39 +171,40 @@ func parseRecords(text string) []packageRecord {
 
 // download fetches the named packages alone, and returns the files.
 func (a archive) download(ctx context.Context, names ...string) ([]string, error) {
-	out, err := a.apt(ctx, "apt-get", append([]string{"download", "--print-uris", "-qq"}, names...)...)
-	if err != nil {
-		return nil, fmt.Errorf("looking up %s in %s: %w", strings.Join(names, " "), a.suite, err)
-	}
-	files := a.filesOf(out)
-	if missing := absent(files); len(missing) > 0 {
-		if _, err := a.apt(ctx, "apt-get", append([]string{"download", "-qq"}, names...)...); err != nil {
-			return nil, fmt.Errorf("downloading %s: %w", strings.Join(names, " "), err)
-		}
-	}
-	return files, nil
+	return a.get(ctx, []string{"download"}, []string{"download"}, names)
 }
 
 // closure fetches the named packages with everything they depend on, and
 // returns the files.
 func (a archive) closure(ctx context.Context, names ...string) ([]string, error) {
-	// Without an installed dpkg every package is to be downloaded, and those
-	// already there are not printed: ask with an empty archives directory first.
+	return a.get(ctx, []string{"install"}, []string{"install", "--download-only"}, names)
+}
+
+// get asks apt for the files that a command would download, and runs it unless
+// all of them are there.
+func (a archive) get(ctx context.Context, ask, fetch, names []string) ([]string, error) {
+	// Files that are there already are not printed, so ask in an empty place.
 	empty := filepath.Join(a.dir, "none")
 	if err := os.MkdirAll(filepath.Join(empty, "partial"), 0o755); err != nil {
 		return nil, err
 	}
-	ask := append([]string{"install", "--print-uris", "-qq", "-o", "Dir::Cache::archives=" + empty}, names...)
-	out, err := a.apt(ctx, "apt-get", ask...)
+	ask = append(ask, "--print-uris", "-qq", "-o", "Dir::Cache::archives="+empty)
+	out, err := a.aptIn(ctx, empty, "apt-get", append(ask, names...)...)
 	if err != nil {
 		return nil, fmt.Errorf("resolving %s in %s: %w", strings.Join(names, " "), a.suite, err)
 	}
 	files := a.filesOf(out)
+	if len(files) == 0 {
+		return nil, fmt.Errorf("resolving %s in %s: apt names no file", strings.Join(names, " "), a.suite)
+	}
+	if len(absent(files)) == 0 {
+		return files, nil
+	}
+	if _, err := a.apt(ctx, "apt-get", append(append(fetch, "-qq"), names...)...); err != nil {
+		return nil, fmt.Errorf("downloading %s: %w", strings.Join(names, " "), err)
+	}
 	if missing := absent(files); len(missing) > 0 {
-		get := append([]string{"install", "--download-only", "-qq"}, names...)
-		if _, err := a.apt(ctx, "apt-get", get...); err != nil {
-			return nil, fmt.Errorf("downloading %s: %w", strings.Join(names, " "), err)
-		}
+		return nil, fmt.Errorf("downloading %s: apt left out %s", strings.Join(names, " "), strings.Join(missing, ", "))
 	}
 	return files, nil
 }
@@ -222,8 +223,12 @@ func (a archive) filesOf(uris string) []string {
 }
 
 func (a archive) apt(ctx context.Context, program string, args ...string) (string, error) {
+	return a.aptIn(ctx, a.debs, program, args...)
+}
+
+func (a archive) aptIn(ctx context.Context, dir, program string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, program, append([]string{"-c", a.conf()}, args...)...)
-	cmd.Dir = a.debs
+	cmd.Dir = dir
 	return outputOf(cmd)
 }
 

@@ -183,6 +183,7 @@ func inRoot(ctx context.Context, root, work string, args []string) error {
 	const script = `set -e
 root=$1; work=$2; shift 2
 mount --rbind /dev "$root/dev"
+mount --rbind /proc "$root/proc"
 mount --bind "$work" "$root/work"
 exec chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin HOME=/tmp LC_ALL=C "$@"`
 	unshare := []string{"--mount"}
