@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"strings"
 )
@@ -33,7 +34,7 @@ type packageRecord struct {
 var errNoArchive = errors.New("apt's sources name no Debian archive (label \"Debian\"); add one, or set MODTRACE_LAB_MIRROR to the address of one")
 
 // archiveSource returns the address of the Debian archive that this machine's
-// apt uses, and the options of its sources line.
+// apt uses.
 func archiveSource(ctx context.Context) (string, error) {
 	if mirror := os.Getenv("MODTRACE_LAB_MIRROR"); mirror != "" {
 		return mirror, nil
@@ -42,13 +43,60 @@ func archiveSource(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("asking apt for its sources: %w", err)
 	}
-	for _, line := range strings.Split(out, "\n") {
+	return pickSource(out)
+}
+
+// pickSource reads lines of label and address.
+func pickSource(targets string) (string, error) {
+	var unlabelled string
+	for _, line := range strings.Split(targets, "\n") {
 		label, uri, _ := strings.Cut(line, "|")
-		if label == "Debian" && uri != "" {
+		switch {
+		case label == "Debian" && uri != "":
 			return uri, nil
+		case unlabelled == "" && path.Base(uri) == "debian":
+			// A machine that never updated its index knows no labels yet.
+			unlabelled = uri
 		}
 	}
-	return "", errNoArchive
+	if unlabelled == "" {
+		return "", errNoArchive
+	}
+	return unlabelled, nil
+}
+
+// archive returns the private view of a suite; its index is brought when it is
+// not there, or once per Lab when a refresh was asked for.
+func (l *Lab) archive(ctx context.Context, suite, arch string) (archive, error) {
+	key := suite + "-" + arch
+	a := archive{dir: l.path("apt", key), lists: l.path("lists"), debs: l.path("debs"), suite: suite, arch: arch}
+	done := filepath.Join(a.dir, "complete")
+	if !l.stale(key) && exists(done) {
+		return a, nil
+	}
+	ctx, release, err := l.hold(ctx)
+	if err != nil {
+		return a, err
+	}
+	defer release()
+	if err := l.needFetch(ctx); err != nil {
+		return a, err
+	}
+	uri, err := archiveSource(ctx)
+	if err != nil {
+		return a, err
+	}
+	if err := a.configure(uri); err != nil {
+		return a, fmt.Errorf("configuring apt for %s: %w", key, err)
+	}
+	stop := l.progress("package index of %s for %s", suite, arch)
+	err = a.update(ctx)
+	stop(err)
+	if err != nil {
+		return a, err
+	}
+	l.setFresh(key)
+	return a, os.WriteFile(done, nil, 0o644)
 }
 
 func (a archive) conf() string { return filepath.Join(a.dir, "apt.conf") }

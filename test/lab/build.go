@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -46,11 +47,13 @@ func parseBuildNeeds(headers packageRecord) (buildNeeds, error) {
 	return n, nil
 }
 
+func (l *Lab) buildDir(k *Kernel) string { return l.path("build", k.Release+"_"+k.Version) }
+
 // buildRoot returns a tree in which modules for k can be built, always with
 // programs of the machine's own architecture.
 func (l *Lab) buildRoot(ctx context.Context, k *Kernel) (string, error) {
-	dir := l.path("build", k.Release+"_"+k.Version)
-	err := l.once(dir, func(tmp string) error {
+	dir := l.buildDir(k)
+	err := l.once(ctx, dir, func(ctx context.Context, tmp string) error {
 		stop := l.progress("compiler and headers for %s", k.Release)
 		err := l.fillBuildRoot(ctx, k, tmp)
 		stop(err)
@@ -71,7 +74,7 @@ func (l *Lab) fillBuildRoot(ctx context.Context, k *Kernel, dir string) error {
 	if err != nil {
 		return err
 	}
-	found, err := target.search(ctx, "^linux-headers-"+regexpQuote(k.Release)+"$")
+	found, err := target.search(ctx, "^linux-headers-"+quoteName(k.Release)+"$")
 	if err != nil {
 		return err
 	}
@@ -121,18 +124,18 @@ func finishRoot(dir string) error {
 
 // Fixtures returns the directory with the fixture modules built for k.
 func (l *Lab) Fixtures(ctx context.Context, k *Kernel) (string, error) {
-	hash, err := hashFS(fixtures.Sources)
+	src, err := fs.Sub(fixtures.Sources, "src")
+	if err != nil {
+		return "", err
+	}
+	hash, err := hashFS(src)
 	if err != nil {
 		return "", err
 	}
 	dir := l.path("fixtures", k.Release+"_"+k.Version+"-"+hash)
-	err = l.once(dir, func(tmp string) error {
-		root, err := l.buildRoot(ctx, k)
-		if err != nil {
-			return err
-		}
+	err = l.once(ctx, dir, func(ctx context.Context, tmp string) error {
 		stop := l.progress("building fixtures for %s", k.Release)
-		err = l.buildFixtures(ctx, k, root, tmp)
+		err := l.buildModules(ctx, k, src, tmp)
 		stop(err)
 		return err
 	})
@@ -142,22 +145,25 @@ func (l *Lab) Fixtures(ctx context.Context, k *Kernel) (string, error) {
 	return dir, nil
 }
 
-func (l *Lab) buildFixtures(ctx context.Context, k *Kernel, root, dir string) error {
+// buildModules builds the sources for k and puts the modules into dir.
+func (l *Lab) buildModules(ctx context.Context, k *Kernel, src fs.FS, dir string) error {
+	root, err := l.buildRoot(ctx, k)
+	if err != nil {
+		return err
+	}
 	work, err := os.MkdirTemp(l.dir, ".work-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(work)
-	src, err := fs.Sub(fixtures.Sources, "src")
-	if err != nil {
+	if err := os.CopyFS(work, src); err != nil {
 		return err
 	}
-	if err := copyFS(work, src); err != nil {
-		return err
-	}
+	cross := ""
 	build := []string{"make", "-s", "-j2", "-C", "/usr/src/linux-headers-" + k.Release, "M=/work", "modules"}
 	if k.Series.Arch != hostArch {
-		build = append(build, "ARCH="+k.Series.Arch, "CROSS_COMPILE="+crossPackage(k.Series.Arch)+"-")
+		cross = crossPackage(k.Series.Arch) + "-"
+		build = append(build, "ARCH="+k.Series.Arch, "CROSS_COMPILE="+cross)
 	}
 	if err := inRoot(ctx, root, work, build); err != nil {
 		return err
@@ -167,7 +173,15 @@ func (l *Lab) buildFixtures(ctx context.Context, k *Kernel, root, dir string) er
 		return err
 	}
 	if len(built) == 0 {
-		return fmt.Errorf("the build left no module")
+		return errors.New("the build left no module")
+	}
+	// Nine tenths of a module are debug information that no guest reads.
+	strip := []string{cross + "strip", "--strip-debug"}
+	for _, ko := range built {
+		strip = append(strip, "/work/"+filepath.Base(ko))
+	}
+	if err := inRoot(ctx, root, work, strip); err != nil {
+		return err
 	}
 	for _, ko := range built {
 		if err := copyFile(filepath.Join(dir, filepath.Base(ko)), ko); err != nil {
@@ -194,19 +208,6 @@ exec chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin HOME=/tmp LC_ALL=C "
 	cmd := exec.CommandContext(ctx, "unshare", append(unshare, args...)...)
 	_, err := outputOf(cmd)
 	return err
-}
-
-func copyFS(dir string, src fs.FS) error {
-	return fs.WalkDir(src, ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return err
-		}
-		data, err := fs.ReadFile(src, name)
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(filepath.Join(dir, name), data, 0o644)
-	})
 }
 
 func copyFile(to, from string) error {

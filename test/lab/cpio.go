@@ -78,6 +78,18 @@ func (a *Initrd) Has(name string) bool {
 	return ok
 }
 
+// files returns the content of the regular files below a directory, by their
+// names relative to it.
+func (a *Initrd) files(dir string) map[string][]byte {
+	found := map[string][]byte{}
+	for name, e := range a.entries {
+		if rest, ok := strings.CutPrefix(name, clean(dir)+"/"); ok && e.mode&modeType == modeRegular {
+			found[rest] = e.data
+		}
+	}
+	return found
+}
+
 func clean(name string) string {
 	return strings.TrimPrefix(path.Clean("/"+name), "/")
 }

@@ -73,17 +73,27 @@ func (l *Lab) baseInitrd(ctx context.Context, k *Kernel) (*Initrd, error) {
 	a.AddFile("etc/group", 0o644, []byte("root:x:0:\nnogroup:x:65534:\n"))
 	a.AddFile("etc/hosts", 0o644, []byte("127.0.0.1 localhost lab\n"))
 
-	init := l.path("bin", "guest-"+arch)
-	if err := l.GoBuild(ctx, arch, "./test/guest", init, "-ldflags=-s -w"); err != nil {
-		return nil, err
-	}
-	if err := a.AddHostFile("init", init); err != nil {
-		return nil, err
+	if err := l.addInit(ctx, a, arch); err != nil {
+		return nil, fmt.Errorf("adding init: %w", err)
 	}
 	if err := l.addBusybox(ctx, a, arch); err != nil {
 		return nil, fmt.Errorf("adding busybox: %w", err)
 	}
 	return a, nil
+}
+
+// addInit builds in a place of its own: two labs may do so at the same time.
+func (l *Lab) addInit(ctx context.Context, a *Initrd, arch string) error {
+	dir, err := os.MkdirTemp(l.dir, ".init-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	init := filepath.Join(dir, "init")
+	if err := l.GoBuild(ctx, arch, "./test/guest", init, "-ldflags=-s -w"); err != nil {
+		return err
+	}
+	return a.AddHostFile("init", init)
 }
 
 func (l *Lab) addBusybox(ctx context.Context, a *Initrd, arch string) error {
@@ -114,7 +124,7 @@ func (l *Lab) addBusybox(ctx context.Context, a *Initrd, arch string) error {
 }
 
 // Initrd returns an image for guests of k: the base system, and the fixture
-// modules in /fixtures.
+// modules, which modprobe knows and which also lie in /fixtures.
 func (l *Lab) Initrd(ctx context.Context, k *Kernel) (*Initrd, error) {
 	a, err := l.baseInitrd(ctx, k)
 	if err != nil {
@@ -128,10 +138,12 @@ func (l *Lab) Initrd(ctx context.Context, k *Kernel) (*Initrd, error) {
 	if err != nil {
 		return nil, err
 	}
+	extra := moduleDir(k) + "/extra"
 	for _, ko := range modules {
-		if err := a.AddHostFile("fixtures/"+filepath.Base(ko), ko); err != nil {
+		if err := a.AddHostFile(extra+"/"+filepath.Base(ko), ko); err != nil {
 			return nil, err
 		}
 	}
-	return a, nil
+	a.AddLink("fixtures", "/"+extra)
+	return a, l.indexModules(ctx, a, k)
 }

@@ -4,6 +4,7 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -22,15 +23,7 @@ type Kernel struct {
 
 // Vmlinuz returns the boot image.
 func (k *Kernel) Vmlinuz() string {
-	for _, p := range []string{
-		filepath.Join(k.Dir, "boot", "vmlinuz-"+k.Release),
-		filepath.Join(k.ModuleDir(), "vmlinuz"),
-	} {
-		if exists(p) {
-			return p
-		}
-	}
-	return ""
+	return firstOf(filepath.Join(k.Dir, "boot", "vmlinuz-"+k.Release), filepath.Join(k.ModuleDir(), "vmlinuz"))
 }
 
 // ModuleDir returns the directory of the kernel's own modules.
@@ -41,48 +34,52 @@ func (k *Kernel) ModuleDir() string {
 // Config returns the file with the kernel's configuration, or "" when there is
 // none.
 func (k *Kernel) Config() string {
-	for _, p := range []string{
-		filepath.Join(k.Dir, "boot", "config-"+k.Release),
-		filepath.Join(k.ModuleDir(), "config"),
-	} {
-		if exists(p) {
-			return p
-		}
-	}
-	return ""
+	return firstOf(filepath.Join(k.Dir, "boot", "config-"+k.Release), filepath.Join(k.ModuleDir(), "config"))
 }
 
-// resolved is what the cache remembers about a series.
-type resolved struct {
-	Candidate candidate
-	// Files are the packages, names without directory.
-	Files []string
+// Cached says whether the kernel and what builds modules for it are there.
+func (l *Lab) Cached(k *Kernel) bool { return exists(k.Dir) && exists(l.buildDir(k)) }
+
+// Known returns the kernel that the cache has for a series, without asking the
+// archive; ok is false when there is none.
+func (l *Lab) Known(s Series) (k *Kernel, ok bool) {
+	var c candidate
+	if readJSON(l.note(s), &c) != nil {
+		return nil, false
+	}
+	return l.kernelOf(s, c), true
+}
+
+func (l *Lab) note(s Series) string { return l.path("series", s.Name+".json") }
+
+func (l *Lab) kernelOf(s Series, c candidate) *Kernel {
+	return &Kernel{
+		Series: s, Release: c.Release, Version: c.Version, Package: c.Package, Suite: c.Suite,
+		Dir: l.path("kernels", c.Release+"_"+c.Version),
+	}
 }
 
 // Resolve finds the newest kernel of a series. It asks the archive only when
 // the cache has no answer, or when the Lab was told to refresh.
 func (l *Lab) Resolve(ctx context.Context, s Series) (*Kernel, error) {
-	var r resolved
-	note := l.path("series", s.Name+".json")
-	if l.refresh && !l.updated["series "+s.Name] || readJSON(note, &r) != nil {
-		best, err := l.search(ctx, s)
-		if err != nil {
-			return nil, err
-		}
-		r = resolved{Candidate: *best}
-		if err := os.MkdirAll(filepath.Dir(note), 0o755); err != nil {
-			return nil, err
-		}
-		if err := writeJSON(note, r); err != nil {
-			return nil, err
-		}
-		l.updated["series "+s.Name] = true
+	key := "series " + s.Name
+	if k, ok := l.Known(s); ok && !l.stale(key) {
+		return k, nil
 	}
-	c := r.Candidate
-	return &Kernel{
-		Series: s, Release: c.Release, Version: c.Version, Package: c.Package, Suite: c.Suite,
-		Dir: l.path("kernels", c.Release+"_"+c.Version),
-	}, nil
+	ctx, release, err := l.hold(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	best, err := l.search(ctx, s)
+	if err != nil {
+		return nil, fmt.Errorf("finding a kernel for %s: %w", s.Name, err)
+	}
+	if err := writeJSON(l.note(s), best); err != nil {
+		return nil, err
+	}
+	l.setFresh(key)
+	return l.kernelOf(s, *best), nil
 }
 
 func (l *Lab) search(ctx context.Context, s Series) (*candidate, error) {
@@ -99,19 +96,34 @@ func (l *Lab) search(ctx context.Context, s Series) (*candidate, error) {
 		best = s.newest(suite, pkgs, best)
 	}
 	if best == nil {
-		return nil, fmt.Errorf("kernel series %s: %w", s.Name, ErrMissing)
+		return nil, ErrMissing
 	}
 	return best, nil
 }
 
-// Kernel returns the newest kernel of a series, downloaded and extracted.
+// Kernel returns the newest kernel of a series, ready to boot and with all that
+// building modules for it takes.
 func (l *Lab) Kernel(ctx context.Context, s Series) (*Kernel, error) {
+	k, err := l.tryKernel(ctx, s)
+	// Versions vanish from the archive within weeks: what an old index names can
+	// often not be had any more, but its successor can.
+	if err != nil && ctx.Err() == nil && l.outdated() {
+		var again error
+		if k, again = l.tryKernel(ctx, s); again != nil {
+			return nil, errors.Join(err, again)
+		}
+		return k, nil
+	}
+	return k, err
+}
+
+func (l *Lab) tryKernel(ctx context.Context, s Series) (*Kernel, error) {
 	k, err := l.Resolve(ctx, s)
 	if err != nil {
 		return nil, err
 	}
-	err = l.once(k.Dir, func(tmp string) error {
-		stop := l.progress("kernel %s (%s)", k.Release, k.Suite)
+	err = l.once(ctx, k.Dir, func(ctx context.Context, tmp string) error {
+		stop := l.progress("kernel %s of %s", k.Release, k.Suite)
 		err := l.fetchKernel(ctx, k, tmp)
 		stop(err)
 		return err
@@ -119,8 +131,8 @@ func (l *Lab) Kernel(ctx context.Context, s Series) (*Kernel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fetching kernel %s: %w", k.Release, err)
 	}
-	if k.Vmlinuz() == "" {
-		return nil, fmt.Errorf("kernel %s: no boot image among its packages", k.Release)
+	if _, err := l.buildRoot(ctx, k); err != nil {
+		return nil, err
 	}
 	return k, nil
 }
@@ -132,7 +144,7 @@ func (l *Lab) fetchKernel(ctx context.Context, k *Kernel, dir string) error {
 	}
 	pkgs := []string{k.Package}
 	// From 7.0 on the image package is empty and these two hold the kernel.
-	split, err := a.search(ctx, "^linux-(binary|modules)-"+regexpQuote(k.Release)+"$")
+	split, err := a.search(ctx, "^linux-(binary|modules)-"+quoteName(k.Release)+"$")
 	if err != nil {
 		return err
 	}
@@ -146,10 +158,27 @@ func (l *Lab) fetchKernel(ctx context.Context, k *Kernel, dir string) error {
 	if err := extract(ctx, dir, files); err != nil {
 		return err
 	}
-	return pruneKernel(dir)
+	if err := os.RemoveAll(filepath.Join(dir, "usr", "share")); err != nil {
+		return err
+	}
+	// Packages leave this to the machine that they are installed on.
+	if _, err := output(ctx, "depmod", "-b", dir, k.Release); err != nil {
+		return fmt.Errorf("listing the modules of %s: %w", k.Release, err)
+	}
+	here := *k
+	here.Dir = dir
+	if here.Vmlinuz() == "" {
+		return fmt.Errorf("no boot image in %v", pkgs)
+	}
+	return nil
 }
 
-// pruneKernel drops what no machine of the lab reads.
-func pruneKernel(dir string) error {
-	return os.RemoveAll(filepath.Join(dir, "usr", "share"))
+// firstOf returns the first of the paths that is there, or "".
+func firstOf(paths ...string) string {
+	for _, p := range paths {
+		if exists(p) {
+			return p
+		}
+	}
+	return ""
 }

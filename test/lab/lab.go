@@ -17,14 +17,21 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 )
 
+// ErrMissing is returned for what the archive does not have today.
+var ErrMissing = errors.New("not in the archive")
+
 // Lab is a cache of kernels and tools, and the way to start machines with them.
+// It may be used by several goroutines and processes at once.
 type Lab struct {
 	dir     string
 	refresh bool
 	log     io.Writer
-	updated map[string]bool // indexes brought up to date by this Lab
+
+	mu    sync.Mutex
+	fresh map[string]bool // what this Lab has asked the archive about
 }
 
 // Options says how a Lab behaves.
@@ -62,7 +69,7 @@ func New(o Options) (*Lab, error) {
 	if log == nil {
 		log = io.Discard
 	}
-	return &Lab{dir: dir, refresh: o.Refresh, log: log, updated: map[string]bool{}}, nil
+	return &Lab{dir: dir, refresh: o.Refresh, log: log, fresh: map[string]bool{}}, nil
 }
 
 // Dir returns the cache's directory.
@@ -72,37 +79,45 @@ func (l *Lab) path(elem ...string) string {
 	return filepath.Join(append([]string{l.dir}, elem...)...)
 }
 
-// archive returns the private view of a suite; its index is brought when it is
-// not there, or once per Lab when a refresh was asked for.
-func (l *Lab) archive(ctx context.Context, suite, arch string) (archive, error) {
-	key := suite + "-" + arch
-	a := archive{dir: l.path("apt", key), lists: l.path("lists"), debs: l.path("debs"), suite: suite, arch: arch}
-	done := filepath.Join(a.dir, "complete")
-	if l.updated[key] || (!l.refresh && exists(done)) {
-		return a, nil
-	}
-	uri, err := archiveSource(ctx)
-	if err != nil {
-		return a, err
-	}
-	if err := a.configure(uri); err != nil {
-		return a, fmt.Errorf("configuring apt for %s: %w", key, err)
-	}
-	stop := l.progress("package index of %s for %s", suite, arch)
-	err = a.update(ctx)
-	stop(err)
-	if err != nil {
-		return a, err
-	}
-	l.updated[key] = true
-	return a, os.WriteFile(done, nil, 0o644)
+// stale says whether the archive is to be asked again about something.
+func (l *Lab) stale(key string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.refresh && !l.fresh[key]
 }
 
-// once makes a directory of the cache by calling make with a temporary one,
+func (l *Lab) setFresh(key string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.fresh[key] = true
+}
+
+// outdated makes the Lab ask the archive again, and says whether that can help:
+// it cannot when everything was asked for just now.
+func (l *Lab) outdated() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.refresh {
+		return false
+	}
+	l.refresh = true
+	return true
+}
+
+// once makes a directory of the cache by calling fill with a temporary one,
 // which gets its name only when it is complete: an interrupted download or build
 // is never mistaken for a good one.
-func (l *Lab) once(dir string, make func(tmp string) error) error {
+func (l *Lab) once(ctx context.Context, dir string, fill func(ctx context.Context, tmp string) error) error {
 	if exists(dir) {
+		return nil
+	}
+	ctx, release, err := l.hold(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if exists(dir) {
+		// Somebody else made it while we waited.
 		return nil
 	}
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
@@ -116,17 +131,10 @@ func (l *Lab) once(dir string, make func(tmp string) error) error {
 	if err := os.Chmod(tmp, 0o755); err != nil {
 		return err
 	}
-	if err := make(tmp); err != nil {
+	if err := fill(ctx, tmp); err != nil {
 		return err
 	}
-	if err := os.Rename(tmp, dir); err != nil {
-		if exists(dir) {
-			// Another process made the same thing meanwhile.
-			return nil
-		}
-		return err
-	}
-	return nil
+	return os.Rename(tmp, dir)
 }
 
 func exists(path string) bool {
@@ -150,6 +158,9 @@ func writeJSON(path string, v any) error {
 	if err != nil {
 		return err
 	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
 	tmp := path + ".new"
 	if err := os.WriteFile(tmp, append(data, '\n'), 0o644); err != nil {
 		return err
@@ -161,6 +172,3 @@ func hashOf(parts ...string) string {
 	sum := sha256.Sum256([]byte(strings.Join(parts, "\x00")))
 	return hex.EncodeToString(sum[:8])
 }
-
-// ErrMissing is returned for a series that the archive does not have today.
-var ErrMissing = errors.New("not in the archive")

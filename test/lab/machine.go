@@ -150,6 +150,9 @@ func (l *Lab) Run(ctx context.Context, m *Machine) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := l.need(ctx, p.program); err != nil {
+		return nil, err
+	}
 	dir, err := os.MkdirTemp(l.dir, ".run-")
 	if err != nil {
 		return nil, err

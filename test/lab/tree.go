@@ -8,7 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"sort"
+	"slices"
 	"strings"
 )
 
@@ -21,40 +21,62 @@ type TreeSpec struct {
 	Packages []string
 }
 
+// treeNote is what the cache remembers about a tree.
+type treeNote struct {
+	Dir   string   // below the cache
+	Files []string // the packages
+}
+
 // Tree returns the directory with the files of the packages and of all they
 // depend on. No maintainer script runs.
 func (l *Lab) Tree(ctx context.Context, spec TreeSpec) (string, error) {
-	names := append([]string(nil), spec.Packages...)
-	sort.Strings(names)
-	dir := l.path("trees", fmt.Sprintf("%s-%s-%s", spec.Suite, spec.Arch, hashOf(names...)))
-	if l.refresh && !l.updated[dir] {
-		if err := os.RemoveAll(dir); err != nil {
-			return "", err
-		}
+	names := slices.Sorted(slices.Values(spec.Packages))
+	key := fmt.Sprintf("%s-%s-%s", spec.Suite, spec.Arch, hashOf(names...))
+	note := l.path("trees", key+".json")
+	var n treeNote
+	if readJSON(note, &n) == nil && exists(l.path(n.Dir)) && !l.stale("tree "+key) {
+		return l.path(n.Dir), nil
 	}
-	l.updated[dir] = true
-	err := l.once(dir, func(tmp string) error {
-		stop := l.progress("packages %s of %s for %s", strings.Join(names, ", "), spec.Suite, spec.Arch)
-		err := l.fillTree(ctx, spec, tmp)
-		stop(err)
-		return err
-	})
+	stop := l.progress("packages %s of %s for %s", strings.Join(names, ", "), spec.Suite, spec.Arch)
+	dir, err := l.makeTree(ctx, spec, key, note)
+	stop(err)
 	if err != nil {
 		return "", fmt.Errorf("making a tree of %s: %w", strings.Join(names, ", "), err)
 	}
+	l.setFresh("tree " + key)
 	return dir, nil
 }
 
-func (l *Lab) fillTree(ctx context.Context, spec TreeSpec, dir string) error {
+func (l *Lab) makeTree(ctx context.Context, spec TreeSpec, key, note string) (string, error) {
+	ctx, release, err := l.hold(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer release()
 	a, err := l.archive(ctx, spec.Suite, spec.Arch)
 	if err != nil {
-		return err
+		return "", err
 	}
 	files, err := a.closure(ctx, spec.Packages...)
 	if err != nil {
-		return err
+		return "", err
 	}
-	return extract(ctx, dir, files)
+	n := treeNote{Dir: filepath.Join("trees", key+"-"+hashOf(files...)), Files: baseNames(files)}
+	err = l.once(ctx, l.path(n.Dir), func(ctx context.Context, tmp string) error {
+		return extract(ctx, tmp, files)
+	})
+	if err != nil {
+		return "", err
+	}
+	return l.path(n.Dir), writeJSON(note, n)
+}
+
+func baseNames(files []string) []string {
+	var names []string
+	for _, f := range files {
+		names = append(names, filepath.Base(f))
+	}
+	return names
 }
 
 // extract unpacks packages over a merged /usr, whatever directory the package
@@ -80,4 +102,5 @@ func extract(ctx context.Context, dir string, debs []string) error {
 	return nil
 }
 
-func regexpQuote(s string) string { return regexp.QuoteMeta(s) }
+// quoteName makes a package name safe in a regular expression: many have a plus.
+func quoteName(s string) string { return regexp.QuoteMeta(s) }
