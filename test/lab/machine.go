@@ -15,6 +15,9 @@ import (
 	"github.com/modtrace/modtrace/test/lab/wire"
 )
 
+// defaultTimeout ends a machine that nobody gave a time.
+const defaultTimeout = 5 * time.Minute
+
 // Machine describes a virtual machine and the one command that it runs.
 type Machine struct {
 	// Kernel is the kernel to boot.
@@ -164,7 +167,7 @@ func (l *Lab) Run(ctx context.Context, m *Machine) (*Result, error) {
 	}
 	timeout := m.Timeout
 	if timeout == 0 {
-		timeout = 5 * time.Minute
+		timeout = defaultTimeout
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not done after %s", timeout))
 	defer cancel()
