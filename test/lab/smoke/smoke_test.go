@@ -178,7 +178,7 @@ func TestHang(t *testing.T) {
 			inguest.Load(t, "hang", "kind="+kind)
 			reader := make(chan error, 1)
 			if kind == "sysfs" {
-				startReader(t, "/sys/module/hang/block", reader)
+				startReader(t, "/sys/kernel/hang/block", reader)
 			} else {
 				reader <- nil
 			}
@@ -258,7 +258,12 @@ func TestConvoy(t *testing.T) {
 	})
 	first := make(chan error, 1)
 	go func() { first <- inguest.Unload("empty") }()
-	inguest.Eventually(t, time.Second, "empty taken off the list", func() bool { return !inguest.Loaded("empty") })
+	// Not by /proc/modules: reading that waits for module_mutex too.
+	inguest.Eventually(t, time.Second, "empty gone from sysfs", func() bool {
+		_, err := os.Stat("/sys/module/empty")
+		return errors.Is(err, os.ErrNotExist)
+	})
+	time.Sleep(100 * time.Millisecond)
 	if err := exec.Command("timeout", "-s", "INT", "0.5", "rmmod", "many00").Run(); err == nil {
 		t.Error("an unload went through while another held module_mutex")
 	}

@@ -1,0 +1,44 @@
+// Package matrix boots each kernel of the lab's matrix and runs the scenarios
+// in it.
+package matrix
+
+import (
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/modtrace/modtrace/test/lab"
+)
+
+// machine makes a guest with modtrace and the modules that scenarios use.
+func machine(t *testing.T, l *lab.Lab, k *lab.Kernel) lab.Machine {
+	t.Helper()
+	initrd, err := l.Initrd(t.Context(), k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	program := filepath.Join(t.TempDir(), "modtrace")
+	if err := l.GoBuild(t.Context(), k.Series.Arch, "./cmd/modtrace", program); err != nil {
+		t.Fatal(err)
+	}
+	if err := initrd.AddHostFile("/usr/bin/modtrace", program); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.AddModules(t.Context(), initrd, k, "loop", "dummy", "tun"); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.AddKmod(t.Context(), initrd, k); err != nil {
+		t.Fatal(err)
+	}
+	return lab.Machine{Kernel: k, Initrd: initrd, Timeout: 20 * time.Minute}
+}
+
+const scenarios = "./test/scenarios"
+
+// TestScenarios runs every scenario on every kernel of the matrix.
+func TestScenarios(t *testing.T) {
+	l := lab.ForTest(t)
+	l.EachKernel(t, func(t *testing.T, k *lab.Kernel) {
+		l.RunTests(t, machine(t, l, k), l.TestBinary(t, k, scenarios))
+	})
+}
