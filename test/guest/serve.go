@@ -10,9 +10,11 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -124,13 +126,14 @@ func runCommand(job *wire.Job, l *line, in *input) wire.ExitStatus {
 	cmd.Env = append([]string{"PATH=" + guestPath, "HOME=/root", "USER=root", "TERM=dumb", "LANG=C.UTF-8"}, job.Env...)
 	var err error
 	if job.Interactive {
-		err = startOnConsole(cmd, job)
+		err = startOnConsole(cmd, job, in)
 	} else {
 		err = startOnLine(cmd, l, in)
 	}
 	if err != nil {
 		return startFailure(err)
 	}
+	go reapOrphans(cmd.Process.Pid)
 	return wait(cmd)
 }
 
@@ -155,24 +158,38 @@ func startOnLine(cmd *exec.Cmd, l *line, in *input) error {
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	in.attach(stdin, cmd.Process)
+	in.attach(stdin, cmd.Process, nil)
 	return nil
 }
 
-func startOnConsole(cmd *exec.Cmd, job *wire.Job) error {
+func startOnConsole(cmd *exec.Cmd, job *wire.Job, in *input) error {
 	console, err := os.OpenFile(job.Console, os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
 		return fmt.Errorf("opening the console: %w", err)
 	}
-	if job.Rows != 0 && job.Cols != 0 {
-		size := &unix.Winsize{Row: job.Rows, Col: job.Cols}
-		_ = unix.IoctlSetWinsize(int(console.Fd()), unix.TIOCSWINSZ, size)
-	}
+	setSize(console, job.Size)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = console, console, console
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 0}
-	defer console.Close()
-	return cmd.Start()
+	if err := cmd.Start(); err != nil {
+		console.Close()
+		return err
+	}
+	in.attach(nopCloser{io.Discard}, cmd.Process, console)
+	return nil
 }
+
+// setSize tells the terminal its size; a serial line cannot find out by itself.
+func setSize(console *os.File, size wire.Size) {
+	if console == nil || size.Rows == 0 || size.Cols == 0 {
+		return
+	}
+	ws := &unix.Winsize{Row: size.Rows, Col: size.Cols}
+	_ = unix.IoctlSetWinsize(int(console.Fd()), unix.TIOCSWINSZ, ws)
+}
+
+type nopCloser struct{ io.Writer }
+
+func (nopCloser) Close() error { return nil }
 
 func wait(cmd *exec.Cmd) wire.ExitStatus {
 	err := cmd.Wait()
@@ -184,6 +201,40 @@ func wait(cmd *exec.Cmd) wire.ExitStatus {
 		return wire.ExitStatus{Code: 128 + int(ws.Signal()), Signal: int(ws.Signal())}
 	}
 	return wire.ExitStatus{Code: state.ExitCode()}
+}
+
+// reapOrphans does init's duty to processes whose parents are gone; the command
+// itself is left to its own Wait.
+func reapOrphans(command int) {
+	children := make(chan os.Signal, 1)
+	signal.Notify(children, unix.SIGCHLD)
+	for {
+		pid := nextZombie()
+		if pid > 0 && pid != command {
+			_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
+			continue
+		}
+		select {
+		case <-children:
+		case <-time.After(time.Second):
+		}
+	}
+}
+
+// nextZombie returns a child that has ended, without reaping it, or 0.
+func nextZombie() int {
+	var info struct {
+		signo, errno, code int32
+		_                  int32
+		pid                int32
+		_                  [108]byte
+	}
+	_, _, errno := unix.Syscall6(unix.SYS_WAITID, unix.P_ALL, 0, uintptr(unsafe.Pointer(&info)),
+		unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, 0, 0)
+	if errno != 0 {
+		return 0
+	}
+	return int(info.pid)
 }
 
 type frameWriter struct {
@@ -207,16 +258,18 @@ type input struct {
 	l     *line
 	bye   chan struct{}
 	ready chan struct{} // closed when the command has started
-	stdin io.WriteCloser
-	proc  *os.Process
+
+	stdin   io.WriteCloser
+	proc    *os.Process
+	console *os.File // nil unless the command runs on it
 }
 
 func newInput(l *line, bye chan struct{}) *input {
 	return &input{l: l, bye: bye, ready: make(chan struct{})}
 }
 
-func (in *input) attach(stdin io.WriteCloser, proc *os.Process) {
-	in.stdin, in.proc = stdin, proc
+func (in *input) attach(stdin io.WriteCloser, proc *os.Process, console *os.File) {
+	in.stdin, in.proc, in.console = stdin, proc, console
 	close(in.ready)
 }
 
@@ -246,7 +299,14 @@ func (in *input) receive() {
 		case wire.Signal:
 			<-in.ready
 			if len(f.Payload) == 1 {
-				_ = in.proc.Signal(syscall.Signal(f.Payload[0]))
+				// The command leads a session: its children are to hear it too.
+				_ = unix.Kill(-in.proc.Pid, syscall.Signal(f.Payload[0]))
+			}
+		case wire.Resize:
+			<-in.ready
+			var size wire.Size
+			if json.Unmarshal(f.Payload, &size) == nil {
+				setSize(in.console, size)
 			}
 		}
 	}

@@ -30,7 +30,7 @@ func (l *Lab) GoTestBuild(ctx context.Context, arch, pkg, out string, flags ...s
 }
 
 func goRun(ctx context.Context, arch string, args ...string) error {
-	root, err := moduleRoot(ctx)
+	root, err := ModuleRoot(ctx)
 	if err != nil {
 		return err
 	}
@@ -43,9 +43,9 @@ func goRun(ctx context.Context, arch string, args ...string) error {
 	return nil
 }
 
-// moduleRoot is where this module's sources are: the lab is a tool of the
+// ModuleRoot returns where modtrace's sources are: the lab is a tool of the
 // repository and works only in it.
-func moduleRoot(ctx context.Context) (string, error) {
+func ModuleRoot(ctx context.Context) (string, error) {
 	out, err := output(ctx, "go", "env", "GOMOD")
 	if err != nil {
 		return "", err

@@ -65,3 +65,12 @@ func (l *Lab) need(ctx context.Context, programs ...string) error {
 func (l *Lab) needFetch(ctx context.Context) error {
 	return l.need(ctx, "apt-get", "dpkg-deb", "tar", "unshare", "depmod", "xz", "zstd")
 }
+
+// NeedEmulator makes sure of what booting a machine of an architecture takes.
+func (l *Lab) NeedEmulator(ctx context.Context, arch string) error {
+	p, err := platformOf(arch)
+	if err != nil {
+		return err
+	}
+	return l.need(ctx, p.program)
+}

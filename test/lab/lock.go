@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,12 +31,49 @@ func (l *Lab) hold(ctx context.Context) (context.Context, func(), error) {
 	return context.WithValue(ctx, holding{}, l), func() { f.Close() }, nil
 }
 
-// lockFile takes a lock of the cache; closing the file gives it back. Separate
-// opens exclude each other, also within one process.
-func (l *Lab) lockFile(ctx context.Context, name, waiting string) (*os.File, error) {
+// enter waits until this computer has processors to spare for one more machine:
+// emulators that share one run into their timeouts. Machines with a terminal do
+// not count, because somebody may look at them for hours.
+func (l *Lab) enter(ctx context.Context, m *Machine) (leave func(), err error) {
+	if m.Terminal != nil {
+		return func() {}, nil
+	}
+	slots := max(1, runtime.NumCPU()/2)
+	for i := range slots - 1 {
+		f, err := l.openLock(fmt.Sprintf("machine-%d", i))
+		if err != nil {
+			return nil, err
+		}
+		ok, err := tryLock(f)
+		if ok {
+			return func() { f.Close() }, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		f.Close()
+	}
+	f, err := l.lockFile(ctx, fmt.Sprintf("machine-%d", slots-1), "waiting for another machine to end")
+	if err != nil {
+		return nil, err
+	}
+	return func() { f.Close() }, nil
+}
+
+func (l *Lab) openLock(name string) (*os.File, error) {
 	f, err := os.OpenFile(l.path(name), os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("locking the cache: %w", err)
+	}
+	return f, nil
+}
+
+// lockFile takes a lock of the cache; closing the file gives it back. Separate
+// opens exclude each other, also within one process.
+func (l *Lab) lockFile(ctx context.Context, name, waiting string) (*os.File, error) {
+	f, err := l.openLock(name)
+	if err != nil {
+		return nil, err
 	}
 	ok, err := tryLock(f)
 	if ok || err != nil {

@@ -35,12 +35,16 @@ type Machine struct {
 	Stdout, Stderr io.Writer
 	// Console takes the kernel's console as it comes; nil keeps only the tail.
 	Console io.Writer
+	// Terminal, when given, is the command's terminal instead of the streams.
+	Terminal *Terminal
+	// Signals are passed on to the command and its children.
+	Signals <-chan os.Signal
 	// Initrd has the files for the guest; nil means the base image alone. Start
 	// it with Lab.Initrd.
 	Initrd *Initrd
-	// Modules of the kernel are loaded with modprobe before the command runs;
+	// Load names modules that are loaded with modprobe before the command runs;
 	// they must be in the Initrd.
-	Modules []string
+	Load []string
 	// Collect are files of the guest that are copied to the host when the command
 	// has ended: from the guest's path to the host's.
 	Collect map[string]string
@@ -53,7 +57,8 @@ type Machine struct {
 	// CountInstructions makes the guest's clock count its instructions, on one
 	// processor: figures that do not depend on what else this machine does.
 	CountInstructions bool
-	// Timeout ends a machine that takes longer; 0 means five minutes.
+	// Timeout ends a machine that takes longer; 0 means five minutes, and a
+	// negative one none.
 	Timeout time.Duration
 }
 
@@ -155,7 +160,7 @@ func (l *Lab) Run(ctx context.Context, m *Machine) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := l.need(ctx, p.program); err != nil {
+	if err := l.NeedEmulator(ctx, m.Kernel.Series.Arch); err != nil {
 		return nil, err
 	}
 	dir, err := os.MkdirTemp(l.dir, ".run-")
@@ -167,12 +172,20 @@ func (l *Lab) Run(ctx context.Context, m *Machine) (*Result, error) {
 	if err := l.writeInitrd(ctx, m, p, initrd); err != nil {
 		return nil, fmt.Errorf("making the initrd: %w", err)
 	}
+	leave, err := l.enter(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	timeout := m.Timeout
 	if timeout == 0 {
 		timeout = defaultTimeout
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not done after %s", timeout))
-	defer cancel()
+	if timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not done after %s", timeout))
+		defer cancel()
+	}
 	s, err := startSession(m, p, initrd)
 	if err != nil {
 		return nil, err
@@ -189,9 +202,12 @@ func (l *Lab) writeInitrd(ctx context.Context, m *Machine, p platform, file stri
 		}
 	}
 	job := wire.Job{
-		Args: m.Args, Env: m.Env, Dir: m.WorkDir, Modules: m.Modules,
+		Args: m.Args, Env: m.Env, Dir: m.WorkDir, Modules: m.Load,
 		Control: "/dev/" + p.control, Console: "/dev/" + p.console,
 		UnixNano: time.Now().UnixNano(),
+	}
+	if m.Terminal != nil {
+		job.Interactive, job.Size = true, m.Terminal.size()
 	}
 	for path := range m.Collect {
 		job.Collect = append(job.Collect, path)

@@ -27,11 +27,13 @@ type session struct {
 	cmd     *exec.Cmd
 	started time.Time
 	console *tailBuffer
+	serial  *os.File // the console's line
 	qemuErr *tailBuffer
 	control *os.File
 	acks    chan struct{} // one for each Stdin frame that the guest took
 	frames  chan error    // the control line's end
 	ended   chan error    // QEMU's end
+	stopped chan error    // somebody's wish to end it
 
 	mu      sync.Mutex // guards writes to control
 	result  Result
@@ -52,12 +54,13 @@ func startSession(m *Machine, p platform, initrd string) (*session, error) {
 	}
 	defer controlGuest.Close()
 	s := &session{
-		m: m, control: controlHost, started: time.Now(),
+		m: m, control: controlHost, serial: consoleHost, started: time.Now(),
 		console: &tailBuffer{limit: 64 << 10, also: m.Console},
 		qemuErr: &tailBuffer{limit: 16 << 10},
 		acks:    make(chan struct{}, 1),
 		frames:  make(chan error, 1),
 		ended:   make(chan error, 1),
+		stopped: make(chan error, 1),
 	}
 	s.cmd = exec.Command(p.program, m.commandLine(p, initrd)...)
 	s.cmd.ExtraFiles = []*os.File{consoleGuest, controlGuest}
@@ -102,6 +105,8 @@ func (s *session) wait(ctx context.Context) (*Result, error) {
 		case <-done:
 			done, cause = nil, context.Cause(ctx)
 			s.kill()
+		case cause = <-s.stopped:
+			s.kill()
 		case qemuErr := <-s.ended:
 			if frames != nil {
 				framesErr = <-frames
@@ -133,6 +138,14 @@ func (s *session) finish(cause, framesErr, qemuErr error) (*Result, error) {
 	return &s.result, framesErr
 }
 
+// stop ends the machine, for a reason.
+func (s *session) stop(why error) {
+	select {
+	case s.stopped <- why:
+	default:
+	}
+}
+
 func (s *session) kill() { _ = s.cmd.Process.Kill() }
 
 // serve takes the guest's frames until it has told how its command ended.
@@ -157,7 +170,7 @@ func (s *session) take(f wire.Frame) error {
 	case wire.Hello:
 		s.result.Release = string(f.Payload)
 		s.result.Booted = time.Since(s.started)
-		go s.feed()
+		s.begin()
 	case wire.Stdout:
 		return writeTo(s.m.Stdout, f.Payload)
 	case wire.Stderr:
@@ -202,6 +215,28 @@ func (s *session) beginFile(name string) error {
 	f, err := os.Create(to)
 	s.collect = f
 	return err
+}
+
+// begin starts what goes on while the command runs.
+func (s *session) begin() {
+	if s.m.Signals != nil {
+		go s.passSignals()
+	}
+	if s.m.Terminal == nil {
+		go s.feed()
+		return
+	}
+	s.console.tee(s.m.Terminal.Out)
+	go s.m.Terminal.attach(s)
+}
+
+// passSignals ends with the process: whoever made the channel keeps it.
+func (s *session) passSignals() {
+	for sig := range s.m.Signals {
+		if n, ok := sig.(syscall.Signal); ok {
+			_ = s.send(wire.Signal, []byte{byte(n)})
+		}
+	}
 }
 
 // feed carries the host's stdin to the command, one frame at a time.
@@ -253,15 +288,23 @@ type tailBuffer struct {
 	buf []byte
 }
 
+// tee passes on to w what is written from now on.
+func (b *tailBuffer) tee(w io.Writer) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.also = w
+}
+
 func (b *tailBuffer) Write(p []byte) (int, error) {
 	b.mu.Lock()
 	b.buf = append(b.buf, p...)
 	if over := len(b.buf) - b.limit; over > 0 {
 		b.buf = append(b.buf[:0], b.buf[over:]...)
 	}
+	also := b.also
 	b.mu.Unlock()
-	if b.also != nil {
-		return b.also.Write(p)
+	if also != nil {
+		return also.Write(p)
 	}
 	return len(p), nil
 }

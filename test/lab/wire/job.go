@@ -20,15 +20,20 @@ type Job struct {
 	// Interactive gives the command the console as its controlling terminal
 	// instead of pipes through the framed channel.
 	Interactive bool `json:"interactive,omitempty"`
-	// Rows and Cols are the size of the interactive terminal.
-	Rows uint16 `json:"rows,omitempty"`
-	Cols uint16 `json:"cols,omitempty"`
+	// Size is that of the interactive terminal.
+	Size Size `json:"size"`
 	// Modules are loaded with modprobe before the command starts.
 	Modules []string `json:"modules,omitempty"`
 	// Collect names files that are sent to the host after the command ended.
 	Collect []string `json:"collect,omitempty"`
 	// UnixNano is the host's time, for machines without a clock of their own.
 	UnixNano int64 `json:"unix_nano,omitempty"`
+}
+
+// Size is a terminal's.
+type Size struct {
+	Rows uint16 `json:"rows"`
+	Cols uint16 `json:"cols"`
 }
 
 // ExitStatus is how the command ended.

@@ -16,8 +16,8 @@ import (
 // Kind says what a frame carries.
 type Kind byte
 
-// The kinds of frame. Stdin, StdinEOF, Signal and Bye go to the guest, the
-// others come from it.
+// The kinds of frame. Stdin, StdinEOF, Signal, Resize and Bye go to the guest,
+// the others come from it.
 const (
 	Hello    Kind = iota + 1 // the guest is up; the payload is its kernel release
 	Stdout                   // bytes that the command wrote
@@ -25,7 +25,8 @@ const (
 	Stdin                    // bytes for the command
 	StdinEOF                 // nothing more to read for the command
 	StdinAck                 // the command's stdin took the last Stdin frame
-	Signal                   // a signal number for the command, one byte
+	Signal                   // a signal number for the command and its children, one byte
+	Resize                   // the terminal's new Size as JSON
 	File                     // a collected file begins; the payload is its name in the guest
 	FileData                 // bytes of the file begun last
 	Exit                     // the command ended; the payload is an ExitStatus as JSON
