@@ -60,13 +60,13 @@ struct begin {
 	__u64 cgroup;
 	__u32 flags; // as given to delete_module
 	__u32 pid, uid;
-	__u32 ancestors; // how many of ancestor[] are filled in
 	__u32 cmdline_len;
+	__u32 pad;
 	__u8 comm[COMM_LEN];
-	__u8 name[NAME_LEN];	   // as given to delete_module; empty if unreadable
-	__u8 execfn[EXECFN_LEN];   // the path that was executed, NUL terminated
-	__u8 cmdline[CMDLINE_LEN]; // arguments separated by NUL
-	struct ancestor ancestor[ANCESTORS];
+	__u8 name[NAME_LEN];		     // as given to delete_module; empty if unreadable
+	__u8 execfn[EXECFN_LEN];	     // the path that was executed, NUL terminated
+	__u8 cmdline[CMDLINE_LEN];	     // arguments separated by NUL
+	struct ancestor ancestor[ANCESTORS]; // up to the one that is 0
 };
 
 struct dependent {

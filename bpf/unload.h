@@ -24,7 +24,7 @@
 #endif
 
 // descends says whether task is below the process root_pid.
-static __always_inline bool descends(bool direct, struct task_struct *task)
+static __always_inline int descends(bool direct, struct task_struct *task)
 {
 	for (int i = 0; i < MAX_DEPTH; i++) {
 		__u32 pid;
@@ -32,39 +32,35 @@ static __always_inline bool descends(bool direct, struct task_struct *task)
 		task = LOAD(direct, task, real_parent);
 		pid = LOAD(direct, task, tgid);
 		if (pid == root_pid)
-			return true;
+			return 1;
 		if (pid <= 1)
 			break;
 	}
-	return false;
+	return 0;
 }
 
-// wanted says whether the current task's unloads are to be reported.
-static __always_inline bool wanted(void)
+// wanted says whether the current task's unloads are to be reported. It is a
+// global function, which is verified once and by itself: inlined, every way out
+// of its loop would be followed through all that comes behind it.
+__noinline int wanted(void)
 {
 	if (!root_pid)
-		return true;
+		return 1;
 	if (current_task_typed())
 		return descends(true, bpf_get_current_task_btf());
-	// Without a way to look, too many are better than none.
-	return !can_probe || descends(false, (void *)bpf_get_current_task());
+	if (can_probe)
+		return descends(false, (void *)bpf_get_current_task());
+	return 1; // without a way to look, too many are better than none
 }
 
-// copy_ancestors notes the processes above task, nearest first.
+// copy_ancestors notes the processes above task, nearest first. Above the first
+// process is the idle task, number 0, which is its own parent.
 static __always_inline void copy_ancestors(bool direct, struct begin *e, struct task_struct *task)
 {
 	for (int i = 0; i < ANCESTORS; i++) {
-		__u32 pid;
-
 		task = LOAD(direct, task, real_parent);
-		pid = LOAD(direct, task, tgid);
-		if (!pid)
-			break;
-		e->ancestor[i].pid = pid;
+		e->ancestor[i].pid = LOAD(direct, task, tgid);
 		LOAD_BYTES(direct, e->ancestor[i].comm, COMM_LEN, task, comm);
-		e->ancestors = i + 1;
-		if (pid == 1)
-			break;
 	}
 }
 
@@ -85,7 +81,7 @@ static __always_inline void copy_cmdline(bool direct, struct begin *e, struct ta
 
 static __always_inline void copy_caller(struct begin *e)
 {
-	e->ancestors = 0;
+	e->ancestor[0].pid = 0;
 	e->cmdline_len = 0;
 	e->execfn[0] = 0;
 	if (current_task_typed()) {
@@ -123,15 +119,14 @@ static __always_inline bool remember(__u64 begin, __u32 tid, __u32 flags)
 	return true;
 }
 
-static __always_inline int enter(bool direct, struct pt_regs *regs)
+static __always_inline int enter(unsigned long name, __u32 flags)
 {
 	__u64 begin = bpf_ktime_get_ns(), ids = bpf_get_current_pid_tgid();
-	__u32 flags, tid = ids;
+	__u32 tid = ids;
 	struct begin *e;
 
 	if (!armed || !wanted())
 		return 0;
-	flags = LOAD(direct, regs, SECOND_ARGUMENT);
 	if (!remember(begin, tid, flags)) {
 		__sync_fetch_and_add(&produced[KIND_END], 1);
 		count_lost(KIND_END);
@@ -145,7 +140,7 @@ static __always_inline int enter(bool direct, struct pt_regs *regs)
 	e->uid = bpf_get_current_uid_gid();
 	bpf_get_current_comm(e->comm, COMM_LEN);
 	e->name[0] = 0;
-	bpf_probe_read_user_str(e->name, NAME_LEN, (void *)LOAD(direct, regs, FIRST_ARGUMENT));
+	bpf_probe_read_user_str(e->name, NAME_LEN, (void *)name);
 	copy_caller(e);
 	bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
 	return 0;
@@ -283,13 +278,23 @@ static __always_inline int leave(long result)
 SEC("fentry/" DELETE_MODULE)
 int BPF_PROG(enter_fentry, struct pt_regs *regs)
 {
-	return enter(true, regs);
+	return enter(regs->FIRST_ARGUMENT, regs->SECOND_ARGUMENT);
 }
 
 SEC("kprobe/" DELETE_MODULE)
 int enter_kprobe(struct pt_regs *ctx)
 {
-	return enter(false, (struct pt_regs *)PT_REGS_PARM1(ctx));
+	struct pt_regs *regs = (struct pt_regs *)PT_REGS_PARM1(ctx);
+
+	return enter(LOAD(false, regs, FIRST_ARGUMENT), LOAD(false, regs, SECOND_ARGUMENT));
+}
+
+// Where the registers' type is not known (5.10) and kprobes are locked, the
+// flags stay unseen, and the name until the module is found.
+SEC("fentry/" DELETE_MODULE)
+int enter_blind_fentry(void *ctx)
+{
+	return enter(0, 0);
 }
 
 SEC("fexit/" DELETE_MODULE)

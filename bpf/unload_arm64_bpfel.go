@@ -25,8 +25,8 @@ type UnloadBegin struct {
 	Flags      uint32
 	Pid        uint32
 	Uid        uint32
-	Ancestors  uint32
 	CmdlineLen uint32
+	Pad        uint32
 	Comm       [16]uint8
 	Name       [64]uint8
 	Execfn     [128]uint8
@@ -142,6 +142,7 @@ const (
 	UnloadProgDiedTp                 = "died_tp"
 	UnloadProgEndFexit               = "end_fexit"
 	UnloadProgEndKretprobe           = "end_kretprobe"
+	UnloadProgEnterBlindFentry       = "enter_blind_fentry"
 	UnloadProgEnterFentry            = "enter_fentry"
 	UnloadProgEnterKprobe            = "enter_kprobe"
 	UnloadProgExitFexit              = "exit_fexit"
@@ -242,6 +243,7 @@ type UnloadProgramSpecs struct {
 	DiedTp                 *ebpf.ProgramSpec `ebpf:"died_tp"`
 	EndFexit               *ebpf.ProgramSpec `ebpf:"end_fexit"`
 	EndKretprobe           *ebpf.ProgramSpec `ebpf:"end_kretprobe"`
+	EnterBlindFentry       *ebpf.ProgramSpec `ebpf:"enter_blind_fentry"`
 	EnterFentry            *ebpf.ProgramSpec `ebpf:"enter_fentry"`
 	EnterKprobe            *ebpf.ProgramSpec `ebpf:"enter_kprobe"`
 	ExitFexit              *ebpf.ProgramSpec `ebpf:"exit_fexit"`
@@ -368,6 +370,7 @@ type UnloadPrograms struct {
 	DiedTp                 *ebpf.Program `ebpf:"died_tp"`
 	EndFexit               *ebpf.Program `ebpf:"end_fexit"`
 	EndKretprobe           *ebpf.Program `ebpf:"end_kretprobe"`
+	EnterBlindFentry       *ebpf.Program `ebpf:"enter_blind_fentry"`
 	EnterFentry            *ebpf.Program `ebpf:"enter_fentry"`
 	EnterKprobe            *ebpf.Program `ebpf:"enter_kprobe"`
 	ExitFexit              *ebpf.Program `ebpf:"exit_fexit"`
@@ -415,6 +418,7 @@ func (p *UnloadPrograms) Close() error {
 		p.DiedTp,
 		p.EndFexit,
 		p.EndKretprobe,
+		p.EnterBlindFentry,
 		p.EnterFentry,
 		p.EnterKprobe,
 		p.ExitFexit,

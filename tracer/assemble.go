@@ -114,12 +114,12 @@ func (a *assembler) abandon(key taskKey) (unload.Unload, bool) {
 	return u, true
 }
 
-// rest reports what has not ended: first the unloads that the kernel side says
-// are in flight at time now, then those that lost their end.
+// rest reports what has not ended: first the unloads that were in flight at
+// time now, then those that lost their end.
 func (a *assembler) rest(open []*bpf.UnloadEnd, now uint64) []unload.Unload {
 	var all []unload.Unload
 	for _, e := range open {
-		if e.OffSince != 0 && now > e.OffSince && e.Stage < uint32(len(e.OffCpu)) {
+		if e.OffSince != 0 && now > e.OffSince {
 			e.OffCpu[e.Stage] += now - e.OffSince
 		}
 		e.At[bpf.UnloadBoundaryAT_END] = max(now, e.At[e.Stage])
@@ -215,7 +215,10 @@ func describeCaller(c *unload.Caller, b *bpf.UnloadBegin) {
 			c.Cmdline = append(c.Cmdline, string(arg))
 		}
 	}
-	for _, anc := range b.Ancestor[:min(int(b.Ancestors), len(b.Ancestor))] {
+	for _, anc := range b.Ancestor {
+		if anc.Pid == 0 {
+			break
+		}
 		c.Ancestors = append(c.Ancestors, unload.Ancestor{PID: int(anc.Pid), Comm: text(anc.Comm[:])})
 	}
 	if len(c.Ancestors) > 0 {

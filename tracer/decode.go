@@ -76,11 +76,28 @@ func stampsAreSound(e *bpf.UnloadEnd) bool {
 		}
 		last = at
 	}
-	var off uint64
-	for _, ns := range e.OffCpu {
-		if off += ns; ns > last-e.Header.Begin || off > last-e.Header.Begin {
+	return last-e.Header.Begin < 1<<62 && waitsFit(e)
+}
+
+// waitsFit says that the time off the CPU between two boundaries that were
+// seen is no longer than from one to the other.
+func waitsFit(e *bpf.UnloadEnd) bool {
+	since, room := e.At[0], uint64(0)
+	off := e.OffCpu[0]
+	for b := 1; b < len(e.At); b++ {
+		if e.At[b] != 0 {
+			room, since = e.At[b]-since, e.At[b]
+			if off > room {
+				return false
+			}
+			off = 0
+		}
+		sum := off + e.OffCpu[b]
+		if sum < off {
 			return false
 		}
+		off = sum
 	}
-	return last-e.Header.Begin < 1<<62
+	// An unload in flight has no end yet to hold its last wait against.
+	return off == 0 || e.At[bpf.UnloadBoundaryAT_END] == 0
 }

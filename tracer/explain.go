@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 )
 
 // explainLoad turns an error of the BPF library, whose words are for those who
@@ -49,9 +50,11 @@ func shortly(err error) string {
 		return "the verifier rejects it"
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
 		return "not permitted"
+	case errors.Is(err, btf.ErrMultipleMatches):
+		return "the kernel's types have it twice"
 	case errors.Is(err, ebpf.ErrNotSupported):
 		return "not supported by this kernel"
-	case errors.Is(err, unix.EINVAL):
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EBUSY):
 		return "may not be traced"
 	}
 	var errno unix.Errno

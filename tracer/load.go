@@ -253,24 +253,19 @@ func (l *loader) arm(on bool) error {
 	return nil
 }
 
-// detach takes the programs off their hooks. Records that they made stay.
-func (l *loader) detach() error {
+// close takes the programs off their hooks and frees them. On some kernels
+// each program waits for a grace period of its own here, a tenth of a second.
+func (l *loader) close() error {
 	var errs []error
 	for _, lk := range l.links {
 		errs = append(errs, lk.Close())
 	}
-	l.links = nil
-	return errors.Join(errs...)
-}
-
-func (l *loader) close() error {
-	errs := []error{l.detach()}
 	for _, p := range l.programs {
 		errs = append(errs, p.Close())
 	}
 	for _, m := range l.maps {
 		errs = append(errs, m.Close())
 	}
-	l.programs, l.maps = nil, nil
+	l.links, l.programs, l.maps = nil, nil, nil
 	return errors.Join(errs...)
 }

@@ -86,7 +86,7 @@ func hooks() []hook {
 	call := systemCall()
 	return []hook{
 		{bpf.UnloadBoundaryAT_ENTER, unload.Enter, "the system call's beginning", true,
-			entry("enter", call), ""},
+			either(entry("enter", call), entry("enter_blind", call)[:1]), ""},
 		{bpf.UnloadBoundaryAT_CHECK, unload.Check, "the look-up, once module_mutex is taken", false,
 			entry("check", "find_module"), ""},
 		{bpf.UnloadBoundaryAT_EXIT, unload.Exit, "the module found, its state and count; the few instructions of the decision itself count into exit", false,

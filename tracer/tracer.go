@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"sync"
 	"time"
 
@@ -58,8 +59,8 @@ type Stats struct {
 }
 
 // Start attaches everything and arms it: unloads that begin after it returns
-// are seen. Cancelling ctx disarms and detaches; what was seen until then is
-// still yielded. The error is an [*Unable] when the machine is at fault.
+// are seen. Cancelling ctx stops the trace; what was seen until then is still
+// yielded. The error is an [*Unable] when the machine is at fault.
 func Start(ctx context.Context, o Options) (*Tracer, error) {
 	if err := preflight(o.BTF); err != nil {
 		return nil, err
@@ -98,40 +99,65 @@ func (t *Tracer) start(o Options) error {
 // Plan is what became of every hook on this machine.
 func (t *Tracer) Plan() Plan { return t.loader.plan }
 
-// Stop disarms and detaches. Unloads then yields what was seen before, and
-// ends. It may be called more than once and from any goroutine.
+// Stop disarms: unloads that begin after it are not seen. Unloads then yields
+// what was seen before, and ends. It may be called more than once and from any
+// goroutine.
 func (t *Tracer) Stop() error {
 	t.stop.Do(func() {
-		t.stopErr = errors.Join(t.loader.arm(false), t.loader.detach(), t.reader.Flush())
+		t.stopErr = errors.Join(t.loader.arm(false), t.reader.Flush())
 	})
 	return t.stopErr
 }
 
 // Unloads yields each unload attempt as it ends, until the trace is stopped;
 // then those that had not ended, marked incomplete. Breaking off the loop
-// stops the trace and drops the rest. Afterwards Err says whether it failed.
+// drops the rest. Afterwards Err says whether it failed.
 func (t *Tracer) Unloads() iter.Seq[unload.Unload] {
 	return func(yield func(unload.Unload) bool) {
-		var record ringbuf.Record
-		for {
-			err := t.reader.ReadInto(&record)
-			if errors.Is(err, ringbuf.ErrFlushed) {
-				break
-			}
-			if err != nil {
-				t.err = fmt.Errorf("reading events: %w", err)
-				return
-			}
-			if u, ok := t.take(record.RawSample); ok && !t.yield(u, yield) {
-				return
-			}
+		if !t.drain(yield) {
+			return
 		}
-		for _, u := range t.unfinished() {
+		// An unload that ends about now is in the map or, when it has left
+		// that, in the ring; in both, its end is the better news.
+		open, now := t.open(), monotonic()
+		if err := t.reader.Flush(); err != nil {
+			t.err = fmt.Errorf("reading events: %w", err)
+			return
+		}
+		ended := func(u unload.Unload) bool {
+			open = slices.DeleteFunc(open, func(e *bpf.UnloadEnd) bool {
+				return int(e.Header.Tid) == u.Caller.TID
+			})
+			return yield(u)
+		}
+		if !t.drain(ended) {
+			return
+		}
+		for _, u := range t.assemble.rest(open, now) {
 			if !t.yield(u, yield) {
 				return
 			}
 		}
 		t.count()
+	}
+}
+
+// drain yields what the ring brings until it is flushed. It returns false when
+// that broke off.
+func (t *Tracer) drain(yield func(unload.Unload) bool) bool {
+	var record ringbuf.Record
+	for {
+		err := t.reader.ReadInto(&record)
+		if errors.Is(err, ringbuf.ErrFlushed) {
+			return true
+		}
+		if err != nil {
+			t.err = fmt.Errorf("reading events: %w", err)
+			return false
+		}
+		if u, ok := t.take(record.RawSample); ok && !t.yield(u, yield) {
+			return false
+		}
 	}
 }
 
@@ -157,9 +183,8 @@ func (t *Tracer) take(raw []byte) (unload.Unload, bool) {
 	return t.assemble.add(event)
 }
 
-// unfinished reports the unloads in flight when the trace was stopped, and
-// those whose end was lost.
-func (t *Tracer) unfinished() []unload.Unload {
+// open reads the unloads in flight.
+func (t *Tracer) open() []*bpf.UnloadEnd {
 	var open []*bpf.UnloadEnd
 	var tid uint32
 	var e bpf.UnloadEnd
@@ -170,7 +195,16 @@ func (t *Tracer) unfinished() []unload.Unload {
 			open = append(open, &one)
 		}
 	}
-	return t.assemble.rest(open, monotonic())
+	return open
+}
+
+// InFlight is the number of unloads under trace that have not ended yet.
+func (t *Tracer) InFlight() int {
+	var n uint32
+	if err := t.loader.vars["in_flight"].Get(&n); err != nil {
+		return 0
+	}
+	return int(n)
 }
 
 // Err says why Unloads ended early, or nil.
@@ -179,7 +213,8 @@ func (t *Tracer) Err() error { return t.err }
 // Stats gives the counts; final once Unloads has ended.
 func (t *Tracer) Stats() Stats { return t.stats }
 
-// Close stops the trace and frees what it holds in the kernel.
+// Close stops the trace, detaches, and frees what it holds in the kernel. That
+// takes a second and more on some kernels.
 func (t *Tracer) Close() error {
 	return errors.Join(t.Stop(), t.reader.Close(), t.loader.close())
 }

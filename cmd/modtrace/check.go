@@ -1,0 +1,125 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/modtrace/modtrace/output"
+	"github.com/modtrace/modtrace/tracer"
+	"github.com/modtrace/modtrace/unload"
+)
+
+func (c *cli) checkCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "check",
+		Short: "Say what this kernel lets modtrace see",
+		Long: `Say for each phase of an unload how modtrace would see it on this kernel, what is
+missing and why, and for each missing privilege the remedy. As root everything
+is attached for a moment, to be sure; otherwise it is looked up.`,
+		Example: `  modtrace check
+  sudo modtrace check --json | jq '.plan[] | select(.status == "missing")'`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error { return c.check() },
+	}
+}
+
+// checked is the record that check prints with --json: a capture's header, and
+// what only check knows.
+type checked struct {
+	unload.Header
+	Tried        bool                `json:"tried"`
+	CanTrace     bool                `json:"can_trace"`
+	Lockdown     string              `json:"lockdown"`
+	Capabilities []tracer.Capability `json:"capabilities"`
+	Problems     []problem           `json:"problems"`
+}
+
+type problem struct {
+	What   string `json:"what"`
+	Why    string `json:"why"`
+	Remedy string `json:"remedy"`
+}
+
+func (c *cli) check() error {
+	in, err := tracer.Inspect(c.options())
+	if err != nil {
+		return err
+	}
+	h, err := machine()
+	if err != nil {
+		return err
+	}
+	h.Type, h.Plan = "check", in.Plan
+	if c.json {
+		err = json.NewEncoder(c.stdout).Encode(newChecked(h, in))
+	} else {
+		err = c.checkTable(h, in)
+	}
+	if err != nil {
+		return unwritable(err)
+	}
+	for _, p := range in.Problems {
+		complain(c.stderr, p)
+	}
+	if len(in.Problems) > 0 {
+		return &status{code: exitUnable}
+	}
+	return nil
+}
+
+func newChecked(h unload.Header, in tracer.Inspection) checked {
+	problems := []problem{}
+	for _, p := range in.Problems {
+		problems = append(problems, problem{p.What, p.Why, p.Remedy})
+	}
+	return checked{h, in.Tried, len(problems) == 0, in.Lockdown, in.Capabilities, problems}
+}
+
+// checkTable leads with the answer, then the plan, then the privileges.
+func (c *cli) checkTable(h unload.Header, in tracer.Inspection) error {
+	seen := 0
+	for _, hook := range in.Plan {
+		if hook.Status != unload.StatusMissing {
+			seen++
+		}
+	}
+	verdict := "modtrace can trace here"
+	switch {
+	case len(in.Problems) > 0:
+		verdict = "modtrace cannot trace here as things are (see below)"
+	case seen < len(in.Plan):
+		verdict = fmt.Sprintf("modtrace can trace here, but does not see everything: %d of %d hooks", seen, len(in.Plan))
+	}
+	if _, err := fmt.Fprintf(c.stdout, "%s: Linux %s %s\n\n", verdict, h.Kernel, h.Arch); err != nil {
+		return err
+	}
+	if err := output.Plan(c.stdout, in.Plan, c.tableOptions()); err != nil {
+		return err
+	}
+	return c.privileges(in)
+}
+
+func (c *cli) privileges(in tracer.Inspection) error {
+	lockdown := in.Lockdown
+	if lockdown == "" {
+		lockdown = "not known (securityfs is not mounted)"
+	}
+	if _, err := fmt.Fprintf(c.stdout, "\nlockdown: %s\n", lockdown); err != nil {
+		return err
+	}
+	for _, cap := range in.Capabilities {
+		state := "held"
+		switch {
+		case !cap.Held && cap.Required:
+			state = "MISSING, needed"
+		case !cap.Held:
+			state = "missing, optional"
+		}
+		if _, err := fmt.Fprintf(c.stdout, "%-20s %-18s for %s\n", cap.Name, state, cap.For); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,175 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"runtime/debug"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/modtrace/modtrace/tracer"
+)
+
+// Exit codes, a contract with users' scripts.
+const (
+	exitFailed     = 1
+	exitUsage      = 2
+	exitUnable     = 3
+	exitIncomplete = 4
+	exitTooSlow    = 20
+	exitRunFailed  = 125
+	exitNotExec    = 126
+	exitNotFound   = 127
+)
+
+// status is an exit code with an optional message.
+type status struct {
+	code int
+	err  error
+}
+
+func (s *status) Error() string {
+	if s.err == nil {
+		return fmt.Sprintf("exit status %d", s.code)
+	}
+	return s.err.Error()
+}
+
+func (s *status) Unwrap() error { return s.err }
+
+// execute runs the command line and gives its exit code.
+func execute(args []string, stdout, stderr *os.File) int {
+	c := &cli{stdout: stdout, stderr: stderr}
+	root := c.root()
+	root.SetArgs(args)
+	// The report alone goes to stdout; help that was asked for does too.
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.Execute()
+	if err == nil {
+		return 0
+	}
+	var s *status
+	if errors.As(err, &s) {
+		if s.err != nil {
+			complain(stderr, s.err)
+		}
+		return s.code
+	}
+	if !c.started {
+		complain(stderr, err)
+		fmt.Fprintln(stderr, "  try: modtrace --help")
+		return exitUsage
+	}
+	complain(stderr, err)
+	if isUnable(err) {
+		return exitUnable
+	}
+	return exitFailed
+}
+
+// complain prints what failed, why, and what to do about it.
+func complain(w io.Writer, err error) {
+	var unable *tracer.Unable
+	if !errors.As(err, &unable) {
+		fmt.Fprintf(w, "modtrace: %v\n", err)
+		return
+	}
+	fmt.Fprintf(w, "modtrace: %s\n  why: %s\n  try: %s\n", unable.What, unable.Why, unable.Remedy)
+}
+
+// cli holds what all commands share.
+type cli struct {
+	stdout, stderr *os.File
+	started        bool // past the checks of the command line
+
+	json    bool
+	color   string
+	verbose bool
+	btf     string
+	capture string
+	strict  bool
+
+	hooks     []string
+	ringBytes int
+	readyFile string
+	rawFile   string
+}
+
+func (c *cli) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "modtrace",
+		Short: "Say why a kernel module will not unload, or why that takes so long",
+		Long: `modtrace watches the kernel unload modules and says, phase by phase, where the
+time went, and for a refusal why it was refused.`,
+		Example: `  sudo modtrace run -- rmmod tun       unload a module and see what happens
+  sudo modtrace trace                  watch every unload on this machine
+  modtrace check                       what this kernel lets modtrace see`,
+		Version:           version(),
+		SilenceErrors:     true,
+		SilenceUsage:      true,
+		PersistentPreRunE: c.prepare,
+	}
+	root.SetVersionTemplate("modtrace {{.Version}}\n")
+	flags := root.PersistentFlags()
+	flags.BoolVar(&c.json, "json", false, "print NDJSON, one record a line, instead of tables")
+	flags.StringVar(&c.color, "color", "auto", "colour tables: auto, always or never")
+	flags.BoolVarP(&c.verbose, "verbose", "v", false, "show more of each unload")
+	flags.StringVar(&c.btf, "btf", "", "take the kernel's types from `FILE`, for kernels without BTF")
+	flags.StringSliceVar(&c.hooks, "hooks", nil, "limit how functions are hooked to these of fentry, fexit, kprobe, kretprobe, tp_btf, raw_tp")
+	flags.IntVar(&c.ringBytes, "ring-bytes", 0, "size of the ring buffer, a power of two (default 256 KiB)")
+	flags.StringVar(&c.readyFile, "ready-file", "", "create this file once tracing has begun")
+	flags.StringVar(&c.rawFile, "raw-file", "", "write the raw events to this file, for replay in tests")
+	for _, hidden := range []string{"hooks", "ring-bytes", "ready-file", "raw-file"} {
+		_ = flags.MarkHidden(hidden)
+	}
+	_ = root.RegisterFlagCompletionFunc("color", cobra.FixedCompletions([]string{"auto", "always", "never"}, cobra.ShellCompDirectiveNoFileComp))
+	root.AddCommand(c.runCommand(), c.traceCommand(), c.checkCommand())
+	return root
+}
+
+// prepare runs before every command, once its words are known to be right.
+func (c *cli) prepare(*cobra.Command, []string) error {
+	switch c.color {
+	case "auto", "always", "never":
+	default:
+		return fmt.Errorf("--color is %q: it takes auto, always or never", c.color)
+	}
+	if c.ringBytes < 0 || c.ringBytes&(c.ringBytes-1) != 0 || c.ringBytes != 0 && c.ringBytes < os.Getpagesize() {
+		return fmt.Errorf("--ring-bytes is %d: it takes a power of two of at least %d", c.ringBytes, os.Getpagesize())
+	}
+	c.started = true
+	return nil
+}
+
+// traceFlags adds the flags of the commands that trace.
+func (c *cli) traceFlags(cmd *cobra.Command) {
+	cmd.Flags().StringVarP(&c.capture, "output", "o", "", "also write a capture to `FILE`")
+	cmd.Flags().BoolVar(&c.strict, "strict", false, "exit with 4 when anything was lost or not seen")
+}
+
+func (c *cli) options() tracer.Options {
+	return tracer.Options{BTF: c.btf, RingBytes: c.ringBytes, Mechanisms: c.hooks}
+}
+
+// note tells the user something that is not part of the report.
+func (c *cli) note(format string, args ...any) {
+	fmt.Fprintf(c.stderr, "modtrace: "+strings.TrimSuffix(format, "\n")+"\n", args...)
+}
+
+// version is that of the module, or of the checkout it was built from.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok || info.Main.Version == "" {
+		return "(unknown)"
+	}
+	return info.Main.Version
+}
+
+func isUnable(err error) bool {
+	var unable *tracer.Unable
+	return errors.As(err, &unable)
+}

@@ -1,0 +1,259 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/modtrace/modtrace/output"
+	"github.com/modtrace/modtrace/tracer"
+	"github.com/modtrace/modtrace/unload"
+)
+
+// session is a trace and the reports that its unloads go to.
+type session struct {
+	cli     *cli
+	tracer  *tracer.Tracer
+	reports []output.Report
+	files   []*os.File
+	slowest unload.Unload
+}
+
+// interruptible gives a context that the first INT or TERM ends. The second
+// finds the default in place and ends the process. caught says which it was.
+func interruptible() (ctx context.Context, caught func() os.Signal) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	ctx, cancel := context.WithCancel(context.Background())
+	var first os.Signal
+	go func() {
+		first = <-signals
+		signal.Reset(syscall.SIGINT, syscall.SIGTERM)
+		cancel()
+	}()
+	return ctx, func() os.Signal {
+		if ctx.Err() == nil {
+			return nil
+		}
+		return first
+	}
+}
+
+// open starts tracing and opens the reports.
+func (c *cli) open(ctx context.Context, o tracer.Options) (_ *session, err error) {
+	// A reader that goes away is reported by the write that fails.
+	signal.Ignore(syscall.SIGPIPE)
+	s := &session{cli: c}
+	defer func() {
+		if err != nil {
+			s.closeFiles()
+		}
+	}()
+	if c.capture != "" {
+		f, err := s.create(c.capture)
+		if err != nil {
+			return nil, err
+		}
+		s.reports = append(s.reports, output.NewJSON(f))
+	}
+	if c.rawFile != "" {
+		f, err := s.create(c.rawFile)
+		if err != nil {
+			return nil, err
+		}
+		o.Tap = rawWriter(f)
+	}
+	if s.tracer, err = tracer.Start(ctx, o); err != nil {
+		return nil, err
+	}
+	s.reports = append([]output.Report{c.report()}, s.reports...)
+	if err := s.header(); err != nil {
+		return nil, errors.Join(err, s.tracer.Close())
+	}
+	return s, s.ready()
+}
+
+// create makes a file that only its owner can read: a capture names processes
+// and their arguments.
+func (s *session) create(name string) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("writing a capture: %w", err)
+	}
+	s.files = append(s.files, f)
+	return f, nil
+}
+
+// report is what goes to stdout.
+func (c *cli) report() output.Report {
+	if c.json {
+		return output.NewJSON(c.stdout)
+	}
+	return output.NewTable(c.stdout, c.tableOptions())
+}
+
+func (c *cli) tableOptions() output.TableOptions {
+	return output.TableOptions{
+		Width:   columns(c.stdout),
+		Color:   c.color == "always" || c.color == "auto" && os.Getenv("NO_COLOR") == "" && isTerminal(c.stdout),
+		ASCII:   !speaksUTF8(),
+		Verbose: c.verbose,
+	}
+}
+
+func isTerminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+// columns is the terminal's width, or what COLUMNS says, or 80.
+func columns(f *os.File) int {
+	if size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil && size.Col > 0 {
+		return int(size.Col)
+	}
+	var n int
+	if _, err := fmt.Sscanf(os.Getenv("COLUMNS"), "%d", &n); err == nil && n > 0 {
+		return n
+	}
+	return 80
+}
+
+// speaksUTF8 goes by the locale as locale(7) ranks its variables.
+func speaksUTF8() bool {
+	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
+		if v := os.Getenv(name); v != "" {
+			v = strings.ToUpper(v)
+			return strings.Contains(v, "UTF-8") || strings.Contains(v, "UTF8")
+		}
+	}
+	return false
+}
+
+// header opens every report.
+func (s *session) header() error {
+	h, err := machine()
+	if err != nil {
+		return err
+	}
+	h.Plan = s.tracer.Plan()
+	return s.each(func(r output.Report) error { return r.Header(h) })
+}
+
+// machine describes where the trace is made.
+func machine() (unload.Header, error) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return unload.Header{}, fmt.Errorf("asking for the kernel's name: %w", err)
+	}
+	boot, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return unload.Header{}, fmt.Errorf("reading the boot's id: %w", err)
+	}
+	return unload.Header{
+		Type:    unload.TypeHeader,
+		Schema:  unload.Schema,
+		Tool:    version(),
+		Kernel:  unix.ByteSliceToString(u.Release[:]),
+		Arch:    unix.ByteSliceToString(u.Machine[:]),
+		Host:    unix.ByteSliceToString(u.Nodename[:]),
+		BootID:  strings.TrimSpace(string(boot)),
+		Started: time.Now().UTC(),
+		Plan:    []unload.Hook{},
+	}, nil
+}
+
+// ready tells whoever waits that unloads are seen from now on.
+func (s *session) ready() error {
+	if s.cli.readyFile == "" {
+		return nil
+	}
+	if err := os.WriteFile(s.cli.readyFile, nil, 0o600); err != nil {
+		return fmt.Errorf("saying that tracing has begun: %w", err)
+	}
+	return nil
+}
+
+// follow reports every unload that keep wants, until tracing has stopped.
+func (s *session) follow(keep func(unload.Unload) bool) error {
+	for u := range s.tracer.Unloads() {
+		if !keep(u) {
+			continue
+		}
+		if u.Duration > s.slowest.Duration {
+			s.slowest = u
+		}
+		if err := s.each(func(r output.Report) error { return r.Unload(u) }); err != nil {
+			return err
+		}
+	}
+	if err := s.tracer.Err(); err != nil {
+		return err
+	}
+	return s.trailer()
+}
+
+func (s *session) trailer() error {
+	stats := s.tracer.Stats()
+	t := unload.Trailer{
+		Type:         unload.TypeTrailer,
+		Records:      stats.Records,
+		LostEvents:   stats.Lost,
+		MissedProbes: stats.Missed,
+		Incomplete:   stats.Incomplete,
+		Ended:        time.Now().UTC(),
+	}
+	return s.each(func(r output.Report) error { return r.Trailer(t) })
+}
+
+func (s *session) each(write func(output.Report) error) error {
+	for _, r := range s.reports {
+		if err := write(r); err != nil {
+			return unwritable(err)
+		}
+	}
+	return nil
+}
+
+// unwritable says in plain words why a report cannot be written.
+func unwritable(err error) error {
+	switch {
+	case errors.Is(err, syscall.EPIPE):
+		return errors.New("writing the report: its reader has gone away")
+	case errors.Is(err, syscall.ENOSPC):
+		return errors.New("writing the report: the disk is full; free space, or write elsewhere")
+	}
+	return fmt.Errorf("writing the report: %w", err)
+}
+
+// verdict is the exit status for what was seen, by --strict.
+func (s *session) verdict() error {
+	stats := s.tracer.Stats()
+	var lost int64
+	for _, n := range stats.Lost {
+		lost += n
+	}
+	if !s.cli.strict || lost+stats.Incomplete+stats.Missed+stats.Damaged == 0 {
+		return nil
+	}
+	return &status{exitIncomplete, fmt.Errorf("incomplete: %d unloads not seen whole, %d events lost, %d probes missed, %d records damaged",
+		stats.Incomplete, lost, stats.Missed, stats.Damaged)}
+}
+
+func (s *session) close() error {
+	return errors.Join(s.tracer.Close(), s.closeFiles())
+}
+
+func (s *session) closeFiles() error {
+	var errs []error
+	for _, f := range s.files {
+		errs = append(errs, f.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/modtrace/modtrace/unload"
+)
+
+func (c *cli) traceCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "trace [flags] [MODULE...]",
+		Short: "Report every unload attempt on this machine as it ends",
+		Long: `Report each attempt to unload a module on this machine as it ends, until INT or
+TERM. Names or globs narrow it; "-" and "_" are the same in them.`,
+		Example: `  sudo modtrace trace
+  sudo modtrace trace 'snd-*' tun
+  sudo modtrace trace --json | jq -r '[.module, .duration_ns] | @tsv'`,
+		Args: func(_ *cobra.Command, args []string) error {
+			for _, pattern := range args {
+				if _, err := path.Match(pattern, ""); err != nil {
+					return fmt.Errorf("%q is not a name or glob of modules", pattern)
+				}
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error { return c.trace(args) },
+	}
+	c.traceFlags(cmd)
+	return cmd
+}
+
+func (c *cli) trace(patterns []string) error {
+	ctx, _ := interruptible()
+	s, err := c.open(ctx, c.options())
+	if err != nil {
+		return err
+	}
+	c.note("tracing; INT ends it")
+	err = s.follow(func(u unload.Unload) bool { return matches(patterns, u.Module) })
+	if err := errors.Join(err, s.close()); err != nil {
+		return err
+	}
+	return s.verdict()
+}
+
+// matches says whether a module is among those asked for; all are if none is.
+func matches(patterns []string, module string) bool {
+	if len(patterns) == 0 {
+		return true
+	}
+	for _, pattern := range patterns {
+		if ok, _ := path.Match(normal(pattern), normal(module)); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// normal folds the two spellings of a module's name, as modprobe does.
+func normal(name string) string { return strings.ReplaceAll(name, "-", "_") }

@@ -1,0 +1,94 @@
+package tracer
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"testing"
+
+	"github.com/modtrace/modtrace/bpf"
+	"github.com/modtrace/modtrace/unload"
+)
+
+func encode(t testing.TB, event any) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if err := binary.Write(&b, binary.NativeEndian, event); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func soundEvents() []any {
+	begin := &bpf.UnloadBegin{CmdlineLen: 3}
+	begin.Header.Begin, begin.Header.Kind = begun, uint32(bpf.UnloadKindKIND_BEGIN)
+	dependent := &bpf.UnloadDependent{}
+	dependent.Header.Begin, dependent.Header.Kind = begun, uint32(bpf.UnloadKindKIND_DEPENDENT)
+	ref := &bpf.UnloadReference{Time: begun + 5}
+	ref.Header.Begin, ref.Header.Kind = begun, uint32(bpf.UnloadKindKIND_REFERENCE)
+	return []any{begin, dependent, ref, passed(0, all()...)}
+}
+
+func TestDecode(t *testing.T) {
+	for _, event := range soundEvents() {
+		raw := encode(t, event)
+		got, err := decode(raw)
+		if err != nil {
+			t.Errorf("%T: %v", event, err)
+			continue
+		}
+		if again := encode(t, got); !bytes.Equal(raw, again) {
+			t.Errorf("%T is not what was sent", event)
+		}
+		for _, bad := range [][]byte{raw[:len(raw)-1], append(bytes.Clone(raw), make([]byte, 8)...)} {
+			if _, err := decode(bad); !errors.Is(err, errDamaged) {
+				t.Errorf("%T of %d bytes: error %v", event, len(bad), err)
+			}
+		}
+	}
+}
+
+func TestDecodeContradictions(t *testing.T) {
+	damage := map[string]func(*bpf.UnloadEnd){
+		"no end":              func(e *bpf.UnloadEnd) { e.At[bpf.UnloadBoundaryAT_END] = 0 },
+		"time runs backwards": func(e *bpf.UnloadEnd) { e.At[bpf.UnloadBoundaryAT_EXIT] = begun - 1 },
+		"begins twice":        func(e *bpf.UnloadEnd) { e.Header.Begin++ },
+		"waits too long":      func(e *bpf.UnloadEnd) { e.OffCpu[3] = 1 << 60 },
+		"waits that overflow": func(e *bpf.UnloadEnd) { e.OffCpu[3], e.OffCpu[4] = 1<<63, 1<<63 },
+		"no such stage":       func(e *bpf.UnloadEnd) { e.Stage = 99 },
+		"an age long":         func(e *bpf.UnloadEnd) { e.At[bpf.UnloadBoundaryAT_END] = 1<<64 - 1 },
+	}
+	for name, f := range damage {
+		e := passed(0, all()...)
+		f(e)
+		if _, err := decode(encode(t, e)); !errors.Is(err, errDamaged) {
+			t.Errorf("%s: error %v", name, err)
+		}
+	}
+}
+
+// FuzzDecode feeds the way from the ring to the report with anything: what
+// passes must give a report that adds up.
+func FuzzDecode(f *testing.F) {
+	for _, event := range soundEvents() {
+		f.Add(encode(f, event))
+	}
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		event, err := decode(raw)
+		if err != nil {
+			if !errors.Is(err, errDamaged) {
+				t.Errorf("error %v", err)
+			}
+			return
+		}
+		a := newAssembler(wholePlan().without(unload.StatusAbsent, unload.Livepatch))
+		u, ok := a.add(event)
+		if ok {
+			conserved(t, u)
+		}
+		for _, u := range a.rest(nil, 0) {
+			conserved(t, u)
+		}
+	})
+}

@@ -1,0 +1,138 @@
+package tracer
+
+import (
+	"bufio"
+	"errors"
+	"os"
+	"strings"
+
+	"github.com/cilium/ebpf/btf"
+
+	"github.com/modtrace/modtrace/unload"
+)
+
+// Inspection is what a machine lets modtrace see, and to whom.
+type Inspection struct {
+	Plan         Plan
+	Tried        bool // the plan was attached and taken down again, not only looked up
+	Capabilities []Capability
+	Lockdown     string
+	Problems     []*Unable // each alone forbids tracing
+}
+
+// Inspect finds out what could be traced here. With the privileges for it, it
+// attaches everything for a moment, without arming it; without, it goes by
+// what the kernel says of itself.
+func Inspect(o Options) (Inspection, error) {
+	in := Inspection{Lockdown: Lockdown()}
+	var err error
+	if in.Capabilities, err = Capabilities(); err != nil {
+		return in, err
+	}
+	for _, check := range []error{hasModules(), hasCapabilities(), hasTypes(o.BTF)} {
+		in.add(check)
+	}
+	if len(in.Problems) > 0 {
+		in.Plan = predict(o)
+		return in, nil
+	}
+	l, err := newLoader(o)
+	if err != nil {
+		in.add(err)
+		in.Plan = predict(o)
+		return in, nil
+	}
+	in.add(l.attach(o.Mechanisms))
+	in.Plan, in.Tried = l.plan, true
+	return in, l.close()
+}
+
+func (in *Inspection) add(err error) {
+	var u *Unable
+	switch {
+	case errors.As(err, &u):
+		in.Problems = append(in.Problems, u)
+	case err != nil:
+		in.Problems = append(in.Problems, &Unable{What: "cannot trace", Why: err.Error(), Remedy: "report this as a bug"})
+	}
+}
+
+// predict makes the plan from what the kernel says of itself to everybody: its
+// types, and the names of its functions.
+func predict(o Options) Plan {
+	l := &loader{cache: btf.NewCache()}
+	if err := l.readTypes(o.BTF); err != nil {
+		l.types, l.typed = nil, false
+	}
+	symbols := symbolNames()
+	var plan Plan
+	for _, h := range hooks() {
+		p := planned(h)
+		if h.absentWithout != "" && l.typed && !l.knows(h.absentWithout) {
+			settleAbsent(&p, h)
+		} else {
+			settle(&p, h, l.likely(h, symbols, o.Mechanisms), "not tried")
+		}
+		plan = append(plan, p)
+	}
+	return plan
+}
+
+// likely is the first candidate that the kernel seems to have.
+func (l *loader) likely(h hook, symbols map[string]bool, only []string) int {
+	for i, c := range h.candidates {
+		if !allowed(c.mechanism, only) {
+			continue
+		}
+		switch c.mechanism {
+		case fentry, fexit, tpBTF:
+			if l.typed && l.knows(target(c)) {
+				return i
+			}
+		case kprobe, kretprobe:
+			if symbols[c.function] {
+				return i
+			}
+		case rawTP:
+			if symbols["__tracepoint_"+c.function] {
+				return i
+			}
+		}
+	}
+	return len(h.candidates)
+}
+
+// symbolNames reads the names in /proc/kallsyms that the plan asks about. What
+// cannot be read has none.
+func symbolNames() map[string]bool {
+	wanted := map[string]bool{}
+	for _, h := range hooks() {
+		for _, c := range h.candidates {
+			wanted[c.function], wanted["__tracepoint_"+c.function] = true, true
+		}
+	}
+	found := map[string]bool{}
+	f, err := os.Open("/proc/kallsyms")
+	if err != nil {
+		return found
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		fields := strings.Fields(lines.Text())
+		if len(fields) == 3 && wanted[fields[2]] { // the kernel's own: no [module] behind
+			found[fields[2]] = true
+		}
+	}
+	return found
+}
+
+// Missing lists the hooks of the plan that are not there.
+func (p Plan) Missing() []unload.Hook {
+	var missing []unload.Hook
+	for _, h := range p {
+		if h.Status == unload.StatusMissing {
+			missing = append(missing, h)
+		}
+	}
+	return missing
+}
