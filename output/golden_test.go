@@ -1,0 +1,102 @@
+package output
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/modtrace/modtrace/unload"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+// variants are the screens of the golden files.
+var variants = []struct {
+	name string
+	TableOptions
+}{
+	{"80 columns", TableOptions{Width: 80}},
+	{"200 columns", TableOptions{Width: 200}},
+	{"40 columns", TableOptions{Width: 40}},
+	{"80 columns, colour", TableOptions{Width: 80, Color: true}},
+	{"80 columns, ASCII", TableOptions{Width: 80, ASCII: true}},
+	{"200 columns, verbose", TableOptions{Width: 200, Verbose: true}},
+}
+
+// drawing is something that is drawn on any screen.
+type drawing struct {
+	name string
+	draw func(*bytes.Buffer, TableOptions) error
+}
+
+func drawings(t testing.TB) []drawing {
+	var all []drawing
+	for _, s := range streams(t) {
+		all = append(all, drawing{s.name, func(b *bytes.Buffer, o TableOptions) error { return s.report(NewTable(b, o)) }})
+	}
+	plan := func(name string, hooks []unload.Hook) {
+		all = append(all, drawing{name, func(b *bytes.Buffer, o TableOptions) error { return Plan(b, hooks, o) }})
+	}
+	plan("plan", hooks())
+	plan("plan-none", nil)
+	plan("plan-useless", useless())
+	plan("plan-hostile", []unload.Hook{{
+		Phase: nasty, Sees: nasty, Function: nasty, Mechanism: nasty, Fallback: nasty, Status: nasty, Reason: nasty, Required: true,
+	}})
+	return all
+}
+
+// useless is the plan on a kernel where not even the system call is seen.
+func useless() []unload.Hook {
+	all := hooks()
+	for i := range all {
+		all[i].Status, all[i].Mechanism, all[i].Reason = unload.StatusMissing, "", "not permitted"
+	}
+	return all
+}
+
+func TestGolden(t *testing.T) {
+	for _, d := range drawings(t) {
+		t.Run(d.name, func(t *testing.T) {
+			var got bytes.Buffer
+			for _, v := range variants {
+				fmt.Fprintf(&got, "==> %s\n", v.name)
+				if err := d.draw(&got, v.TableOptions); err != nil {
+					t.Fatal(err)
+				}
+			}
+			compareGolden(t, filepath.Join("testdata", d.name+".golden"), got.String())
+		})
+	}
+}
+
+func compareGolden(t *testing.T, file, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, have := strings.Split(string(b), "\n"), strings.Split(got, "\n")
+	for i := range max(len(want), len(have)) {
+		if line(want, i) != line(have, i) {
+			t.Fatalf("%s:%d differs (-update writes it anew)\nwant %q\n got %q", file, i+1, line(want, i), line(have, i))
+		}
+	}
+}
+
+func line(lines []string, i int) string {
+	if i < len(lines) {
+		return lines[i]
+	}
+	return ""
+}

@@ -1,0 +1,14 @@
+// Package output renders what modtrace reports, for programs and for people.
+// It knows the model alone, so that a capture can be rendered on any machine.
+package output
+
+import "github.com/modtrace/modtrace/unload"
+
+// Report takes a stream of records: a header, the unloads as they end, a
+// trailer. Each method has written its record when it returns, or says why
+// not. A report is used by one goroutine.
+type Report interface {
+	Header(unload.Header) error
+	Unload(unload.Unload) error
+	Trailer(unload.Trailer) error
+}
