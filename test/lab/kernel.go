@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // Kernel is one kernel of the archive, in the cache.
@@ -23,7 +24,11 @@ type Kernel struct {
 
 // Vmlinuz returns the boot image.
 func (k *Kernel) Vmlinuz() string {
-	return firstOf(filepath.Join(k.Dir, "boot", "vmlinuz-"+k.Release), filepath.Join(k.ModuleDir(), "vmlinuz"))
+	return firstOf(
+		filepath.Join(k.Dir, "boot", "vmlinuz-"+k.Release),
+		filepath.Join(k.ModuleDir(), "vmlinuz"),
+		filepath.Join(k.ModuleDir(), "vmlinuz.unsigned"),
+	)
 }
 
 // ModuleDir returns the directory of the kernel's own modules.
@@ -89,7 +94,7 @@ func (l *Lab) search(ctx context.Context, s Series) (*candidate, error) {
 		if err != nil {
 			return nil, err
 		}
-		pkgs, err := a.search(ctx, "^linux-image-")
+		pkgs, err := a.search(ctx, "^linux-(image|binary-unsigned)-")
 		if err != nil {
 			return nil, err
 		}
@@ -143,13 +148,15 @@ func (l *Lab) fetchKernel(ctx context.Context, k *Kernel, dir string) error {
 		return err
 	}
 	pkgs := []string{k.Package}
-	// From 7.0 on the image package is empty and these two hold the kernel.
-	split, err := a.search(ctx, "^linux-(binary|modules)-"+quoteName(k.Release)+"$")
+	// From 7.0 on the image package is empty and these hold the kernel.
+	split, err := a.search(ctx, "^linux-(base|binary|modules)-"+quoteName(k.Release)+"$")
 	if err != nil {
 		return err
 	}
 	for _, p := range split {
-		pkgs = append(pkgs, p.Name)
+		if !strings.HasPrefix(p.Name, "linux-binary-") || !strings.HasPrefix(k.Package, "linux-binary-unsigned-") {
+			pkgs = append(pkgs, p.Name)
+		}
 	}
 	files, err := a.download(ctx, pkgs...)
 	if err != nil {

@@ -64,11 +64,12 @@ func FindSeries(name string) (Series, error) {
 // release returns the kernel's release (uname -r) if the package is an image of
 // this series, and whether the image is the unsigned variant.
 func (s Series) release(pkg string) (release string, unsigned, ok bool) {
-	release, ok = strings.CutPrefix(pkg, "linux-image-")
-	if !ok {
-		return "", false, false
+	if release, unsigned = strings.CutPrefix(pkg, "linux-binary-unsigned-"); !unsigned {
+		if release, ok = strings.CutPrefix(pkg, "linux-image-"); !ok {
+			return "", false, false
+		}
+		release, unsigned = strings.CutSuffix(release, "-unsigned")
 	}
-	release, unsigned = strings.CutSuffix(release, "-unsigned")
 	rest, ok := strings.CutPrefix(release, s.Upstream)
 	// 6.1 must not match 6.12, nor amd64 the release of cloud-amd64.
 	if !ok || rest == "" || (rest[0] != '.' && rest[0] != '-') {
