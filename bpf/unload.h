@@ -39,17 +39,21 @@ static __always_inline int descends(bool direct, struct task_struct *task)
 	return 0;
 }
 
-// wanted says whether the current task's unloads are to be reported. It is a
-// global function, which is verified once and by itself: inlined, every way out
-// of its loop would be followed through all that comes behind it.
+// wanted says whether the current task's unloads are to be reported.
+//
+// It is a global function, which is verified once and by itself: inlined, every
+// way out of its loop would be followed through all that comes behind it. And it
+// takes the untyped way where it may, because from 6.2 on the verifier goes
+// through all types of the kernel for each step from one typed task to the next
+// (btf_nested_type_is_trusted): a third of a second for this loop.
 __noinline int wanted(void)
 {
 	if (!root_pid)
 		return 1;
-	if (current_task_typed())
-		return descends(true, bpf_get_current_task_btf());
 	if (can_probe)
 		return descends(false, (void *)bpf_get_current_task());
+	if (current_task_typed())
+		return descends(true, bpf_get_current_task_btf());
 	return 1; // without a way to look, too many are better than none
 }
 
