@@ -210,21 +210,21 @@ func incomplete() unload.Unload {
 func hang() unload.Unload {
 	u := attempt("hang", phases(map[unload.PhaseName][2]int64{unload.Exit: {12, 3200000}}, unload.Enter, unload.Check, unload.Exit))
 	u.Result = unload.Result{Reason: unload.ReasonUnknown, By: unload.ByKernel}
-	u.Complete, u.Missing = false, []string{"still in flight, in exit, when tracing ended"}
+	u.Outcome, u.Complete, u.Missing = unload.InFlight, false, []string{"still in flight, in exit, when tracing ended"}
 	return u
 }
 
 func died() unload.Unload {
 	u := attempt("oops", phases(map[unload.PhaseName][2]int64{unload.Exit: {11800, 0}}, unload.Enter, unload.Check, unload.Exit))
 	u.Result = unload.Result{Reason: unload.ReasonUnknown, By: unload.ByKernel}
-	u.Complete, u.Missing = false, []string{"the task died in exit"}
+	u.Outcome, u.Complete, u.Missing = unload.Died, false, []string{"the task died in exit"}
 	return u
 }
 
 func lostEnd() unload.Unload {
 	u := attempt("gone", []unload.Phase{})
 	u.Result = unload.Result{Reason: unload.ReasonUnknown, By: unload.ByKernel}
-	u.Complete, u.Missing = false, []string{"its end was not seen: the record was lost"}
+	u.Outcome, u.Complete, u.Missing = unload.Unseen, false, []string{"its end was not seen: the record was lost"}
 	return u
 }
 

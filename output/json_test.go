@@ -95,7 +95,7 @@ func TestJSONKeepsTheContract(t *testing.T) {
 			dependents references log residue memory.freed_bytes taints signed
 			unaccounted_ns lost_events complete missing`},
 		{"bare unload", encode(t, func(r Report) error { return r.Unload(unload.Unload{}) }), `
-			type module start duration_ns flags forced result.ok caller.cmdline caller.ancestors refcount.before phases
+			type module start duration_ns flags forced outcome result.ok caller.cmdline caller.ancestors refcount.before phases
 			notifiers devices holders dependents references log residue memory.freed_bytes taints signed
 			unaccounted_ns lost_events complete missing`},
 		{"trailer", encode(t, func(r Report) error { return r.Trailer(unload.Trailer{}) }), `

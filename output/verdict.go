@@ -197,8 +197,8 @@ func (s screen) dependents(u unload.Unload) string {
 
 // limbo tells of an unload to which no answer was seen.
 func (s screen) limbo(u unload.Unload) string {
-	died, hangs := missing(u, "the task died"), missing(u, "still in flight")
-	if len(u.Phases) == 0 || !died && !hangs {
+	hangs := u.Outcome == unload.InFlight
+	if len(u.Phases) == 0 || u.Outcome != unload.Died && !hangs {
 		return ": how it ended was not seen"
 	}
 	p := u.Phases[len(u.Phases)-1]
@@ -217,10 +217,4 @@ func (s screen) limbo(u unload.Unload) string {
 		fate = " is half unloaded until reboot"
 	}
 	return fmt.Sprintf("%s: the task died in %s after %s", fate, s.place(p), s.duration(u.Duration))
-}
-
-// missing says whether one of the reasons for a record's being incomplete
-// begins like this.
-func missing(u unload.Unload, beginning string) bool {
-	return slices.ContainsFunc(u.Missing, func(m string) bool { return strings.HasPrefix(m, beginning) })
 }

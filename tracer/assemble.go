@@ -109,6 +109,7 @@ func (a *assembler) abandon(key taskKey) (unload.Unload, bool) {
 		return unload.Unload{}, false
 	}
 	u := a.describe(p, key)
+	u.Outcome = unload.Unseen
 	u.Result = unload.Result{Reason: unload.ReasonUnknown, By: unload.ByKernel}
 	u.Missing = append(u.Missing, "its end was not seen: the record was lost")
 	return u, true
@@ -125,6 +126,7 @@ func (a *assembler) rest(open []*bpf.UnloadEnd, now uint64) []unload.Unload {
 		e.At[bpf.UnloadBoundaryAT_END] = max(now, e.At[e.Stage])
 		e.Result = inFlight
 		u := a.finish(e)
+		u.Outcome = unload.InFlight
 		u.Complete = false
 		u.Missing = append(u.Missing, fmt.Sprintf("still in flight, in %s, when tracing ended", stageName(e.Stage)))
 		all = append(all, u)
@@ -186,7 +188,7 @@ func (a *assembler) finish(e *bpf.UnloadEnd) unload.Unload {
 	}
 	u.Flags, u.Forced = flagNames(e.Flags)
 	u.Duration = int64(e.At[bpf.UnloadBoundaryAT_END] - e.At[bpf.UnloadBoundaryAT_ENTER])
-	u.Result = result(e, a.modulesDisabled)
+	u.Outcome, u.Result = unload.Returned, result(e, a.modulesDisabled)
 	u.Refcount.Before = visibleCount(e)
 	u.Taints = taintNames(e.Taints)
 	u.Signed = e.SigOk != 0
@@ -200,6 +202,7 @@ func (a *assembler) finish(e *bpf.UnloadEnd) unload.Unload {
 		u.Missing = append(u.Missing, fmt.Sprintf("%d events found no room", e.Lost))
 	}
 	if e.Died != 0 {
+		u.Outcome = unload.Died
 		u.Missing = append(u.Missing, fmt.Sprintf("the task died in %s", stageName(e.Stage)))
 	}
 	u.Complete = len(u.Missing) == 0

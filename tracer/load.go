@@ -76,11 +76,11 @@ func (l *loader) readTypes(file string) error {
 	u := &Unable{What: "cannot read the kernel's types", Err: err}
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		u.Why, u.Remedy = fmt.Sprintf("%s does not exist", file), "name a file that holds the BTF of the running kernel"
+		u.Why, u.Remedy = fmt.Sprintf("%s does not exist", file), "name a file with --btf that holds the BTF of the running kernel"
 	case errors.Is(err, os.ErrPermission):
-		u.Why, u.Remedy = fmt.Sprintf("%s may not be read", file), "make it readable, or run as root"
+		u.Why, u.Remedy = fmt.Sprintf("%s may not be read", file), "make the file of --btf readable, or run as root"
 	case file != "":
-		u.Why, u.Remedy = fmt.Sprintf("%s holds no BTF", file), "name a file that holds the BTF of the running kernel, raw or in an ELF"
+		u.Why, u.Remedy = fmt.Sprintf("%s holds no BTF", file), "name a file with --btf that holds the BTF of the running kernel, raw or in an ELF"
 	default:
 		u.Why, u.Remedy = "/sys/kernel/btf/vmlinux is not understood", "give a file with --btf FILE"
 	}
@@ -119,6 +119,8 @@ func (l *loader) attach(only []string) error {
 		l.plan = append(l.plan, p)
 		attached[h.boundary] = p.Mechanism != ""
 	}
+	// What was only needed to load is large.
+	l.spec, l.types, l.cache = nil, nil, nil
 	return l.order(attached)
 }
 

@@ -30,6 +30,8 @@ type Unload struct {
 	Flags  []string `json:"flags"`  // as given to delete_module: O_NONBLOCK, O_TRUNC
 	Forced bool     `json:"forced"` // the caller asked for force (O_TRUNC)
 
+	// Outcome says whether there is a result at all.
+	Outcome  Outcome  `json:"outcome"`
 	Result   Result   `json:"result"`
 	Caller   Caller   `json:"caller"`
 	Refcount Refcount `json:"refcount"`
@@ -57,6 +59,17 @@ type Unload struct {
 	Complete bool     `json:"complete"`
 	Missing  []string `json:"missing"`
 }
+
+// Outcome says how an attempt ended.
+type Outcome string
+
+// The outcomes.
+const (
+	Returned Outcome = "returned"  // with a result
+	InFlight Outcome = "in_flight" // not yet, when tracing ended
+	Died     Outcome = "died"      // its task died inside the kernel
+	Unseen   Outcome = "unseen"    // the record of its end was lost
+)
 
 // Result is the kernel's answer, and the reason behind its error number.
 type Result struct {

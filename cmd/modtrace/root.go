@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/modtrace/modtrace/tracer"
 )
@@ -113,6 +114,7 @@ time went, and for a refusal why it was refused.`,
 		SilenceUsage:      true,
 		PersistentPreRunE: c.prepare,
 	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return misused(err) })
 	root.SetVersionTemplate("modtrace {{.Version}}\n")
 	flags := root.PersistentFlags()
 	flags.BoolVar(&c.json, "json", false, "print NDJSON, one record a line, instead of tables")
@@ -172,4 +174,25 @@ func version() string {
 func isUnable(err error) bool {
 	var unable *tracer.Unable
 	return errors.As(err, &unable)
+}
+
+// misused says in plain words what is wrong with a flag.
+func misused(err error) error {
+	var unknown *pflag.NotExistError
+	var bare *pflag.ValueRequiredError
+	var invalid *pflag.InvalidValueError
+	switch {
+	case errors.As(err, &unknown):
+		return fmt.Errorf("there is no flag %q here", unknown.GetSpecifiedName())
+	case errors.As(err, &bare):
+		return fmt.Errorf("--%s needs a value", bare.GetFlag().Name)
+	case errors.As(err, &invalid):
+		flag := invalid.GetFlag()
+		kind := flag.Value.Type()
+		if kind == "duration" {
+			kind = "duration such as 500ms or 2s"
+		}
+		return fmt.Errorf("--%s is %q: it takes a %s", flag.Name, invalid.GetValue(), kind)
+	}
+	return err
 }

@@ -95,7 +95,7 @@ func (c *cli) child(args []string) (*exec.Cmd, error) {
 	switch {
 	case errors.Is(err, exec.ErrDot):
 		// Like a shell, take what was asked for.
-	case errors.Is(err, os.ErrPermission):
+	case errors.Is(err, os.ErrPermission), errors.Is(err, syscall.EISDIR):
 		return nil, &status{exitNotExec, fmt.Errorf("%s cannot be executed: check its mode, and that it is no directory", args[0])}
 	case err != nil:
 		return nil, &status{exitNotFound, fmt.Errorf("%s: no such command; check its name and PATH", args[0])}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -73,6 +74,7 @@ func (c *cli) open(ctx context.Context, o tracer.Options) (_ *session, err error
 	if s.tracer, err = tracer.Start(ctx, o); err != nil {
 		return nil, err
 	}
+	debug.FreeOSMemory() // of the kernel's types, most of all
 	s.reports = append([]output.Report{c.report()}, s.reports...)
 	if err := s.header(); err != nil {
 		return nil, errors.Join(err, s.tracer.Close())

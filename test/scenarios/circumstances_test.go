@@ -38,9 +38,6 @@ func oneMessage(t *testing.T, r ran, code int, wants ...string) {
 	}
 }
 
-// allCapabilities are those of root, one bit each.
-func allCapabilities() uint64 { return 1<<(unix.CAP_LAST_CAP+1) - 1 }
-
 // withCapabilities runs modtrace as a user that is not root, with just these
 // capabilities.
 func withCapabilities(t *testing.T, set []uintptr, args ...string) ran {
@@ -149,12 +146,11 @@ func TestStdoutGoesAway(t *testing.T) {
 }
 
 // hanging has rmmod hang under modtrace run, inside exit().
-func hanging(t *testing.T) (cmd *exec.Cmd, stdout, stderr *bytes.Buffer) {
+func hanging(t *testing.T) *exec.Cmd {
 	t.Helper()
 	fixture(t, "release")
 	fixture(t, "hang")
-	stdout, stderr = new(bytes.Buffer), new(bytes.Buffer)
-	cmd = command(t, "run", "--json", "--", "rmmod", "hang")
+	cmd := command(t, "run", "--json", "--", "rmmod", "hang")
 	// Files, so that a child that hangs on does not keep Wait from returning.
 	cmd.Stdout, cmd.Stderr = temp(t), temp(t)
 	if err := cmd.Start(); err != nil {
@@ -167,7 +163,7 @@ func hanging(t *testing.T) (cmd *exec.Cmd, stdout, stderr *bytes.Buffer) {
 		await(t, "hang to be gone", func() bool { _, ok := loaded(t, "hang"); return !ok })
 		deleted(t, "release")
 	})
-	return cmd, stdout, stderr
+	return cmd
 }
 
 func temp(t *testing.T) *os.File {
@@ -184,7 +180,7 @@ func temp(t *testing.T) *os.File {
 // far it came, at once, and leaves it alone.
 func TestInterruptedInAHang(t *testing.T) {
 	guest(t)
-	cmd, _, _ := hanging(t)
+	cmd := hanging(t)
 	began := time.Now()
 	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
@@ -209,17 +205,11 @@ func TestInterruptedInAHang(t *testing.T) {
 	}
 }
 
-// TestInterruptedTwice sends INT twice while modtrace cannot come to an end:
-// its reader does not read.
+// TestInterruptedTwice sends INT twice, the second before modtrace has come to
+// its end.
 func TestInterruptedTwice(t *testing.T) {
 	guest(t)
-	cmd, _, _ := hanging(t)
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	defer w.Close()
+	cmd := hanging(t)
 	_ = cmd.Process.Signal(syscall.SIGINT)
 	time.Sleep(20 * time.Millisecond)
 	_ = cmd.Process.Signal(syscall.SIGINT)
