@@ -79,6 +79,13 @@ func (l *Lab) baseInitrd(ctx context.Context, k *Kernel) (*Initrd, error) {
 	if err := l.addBusybox(ctx, a, arch); err != nil {
 		return nil, fmt.Errorf("adding busybox: %w", err)
 	}
+	// Busybox's shell runs its own applets without looking at the PATH, and
+	// without exec: a tracer would see the shell's command line for rmmod.
+	dash := TreeSpec{Suite: toolSuite, Arch: arch, Packages: []string{"dash"}}
+	if err := l.AddPrograms(ctx, a, dash, "/usr/bin/dash"); err != nil {
+		return nil, err
+	}
+	a.AddLink("usr/bin/sh", "dash")
 	return a, nil
 }
 
@@ -146,4 +153,25 @@ func (l *Lab) Initrd(ctx context.Context, k *Kernel) (*Initrd, error) {
 	}
 	a.AddLink("fixtures", "/"+extra)
 	return a, l.indexModules(ctx, a, k)
+}
+
+// AddInteractive adds what makes a prompt pleasant: bash, and the description of
+// the terminal.
+func (l *Lab) AddInteractive(ctx context.Context, a *Initrd, k *Kernel, term string) error {
+	spec := TreeSpec{Suite: toolSuite, Arch: k.Series.Arch, Packages: []string{"bash", "ncurses-base"}}
+	if err := l.AddPrograms(ctx, a, spec, "/usr/bin/bash"); err != nil {
+		return err
+	}
+	tree, err := l.Tree(ctx, spec)
+	if err != nil {
+		return err
+	}
+	if term == "" || strings.ContainsRune(term, '/') {
+		return nil
+	}
+	info := filepath.Join("usr", "share", "terminfo", term[:1], term)
+	if !exists(filepath.Join(tree, info)) {
+		return nil
+	}
+	return l.AddPrograms(ctx, a, spec, "/"+info)
 }

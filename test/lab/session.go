@@ -129,6 +129,9 @@ func (s *session) finish(cause, framesErr, qemuErr error) (*Result, error) {
 		case qemuErr != nil:
 			reason = fmt.Sprintf("the emulator failed: %v: %s", qemuErr, strings.TrimSpace(s.qemuErr.String()))
 		}
+		if errors.Is(cause, ErrEscaped) {
+			return &s.result, cause
+		}
 		return &s.result, &BootError{Reason: reason, Console: tail(s.result.Console, 60)}
 	}
 	s.result.ExitCode, s.result.Signal = s.status.Code, s.status.Signal
@@ -188,6 +191,10 @@ func (s *session) take(f wire.Frame) error {
 			return err
 		}
 	case wire.Exit:
+		// What comes now is about powering off, and nobody's business.
+		if s.m.Terminal != nil {
+			s.console.tee(nil)
+		}
 		if s.collect != nil {
 			if err := s.collect.Close(); err != nil {
 				return err

@@ -17,6 +17,9 @@ import (
 // escape ends a machine from its terminal, as it ends a telnet session.
 const escape = 0x1d // Ctrl-]
 
+// ErrEscaped is how a machine ends when Ctrl-] is typed on its terminal.
+var ErrEscaped = errors.New("ended from the terminal")
+
 // Terminal connects a person to a machine's serial console.
 type Terminal struct {
 	In, Out *os.File
@@ -66,7 +69,7 @@ func (t *Terminal) attach(s *session) {
 		n, err := t.In.Read(buf)
 		for _, c := range buf[:n] {
 			if c == escape {
-				s.stop(errors.New("ended from its terminal"))
+				s.stop(ErrEscaped)
 				return
 			}
 		}

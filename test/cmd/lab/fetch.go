@@ -62,5 +62,8 @@ func fetch(ctx context.Context, l *lab.Lab, s lab.Series) (*lab.Kernel, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := l.AddInteractive(ctx, image, k, ""); err != nil {
+		return nil, err
+	}
 	return k, l.AddKmod(ctx, image, k)
 }

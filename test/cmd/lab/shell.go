@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -56,20 +57,30 @@ func shell(ctx context.Context, a *app, i *image, name string) error {
 	if err != nil {
 		return err
 	}
+	term := os.Getenv("TERM")
+	if err := l.AddInteractive(ctx, m.Initrd, k, term); err != nil {
+		return err
+	}
 	m.Initrd.AddFile("etc/motd", 0o644, []byte(motd(k, hasTool)))
 	m.Initrd.AddFile("etc/profile", 0o644, []byte("cat /etc/motd\nPS1='"+name+":\\w# '\n"))
-	m.Args = []string{"/bin/sh", "-l"}
-	if term := os.Getenv("TERM"); term != "" {
-		m.Env = append(m.Env, "TERM="+term)
-	}
+	m.Args = []string{"bash", "--login"}
+	m.Env = append(m.Env, "TERM="+term)
 	fmt.Fprintf(os.Stderr, "lab: booting %s; Ctrl-] ends the machine\n", k.Release)
 	restore, err := terminal.Raw()
 	if err != nil {
 		return err
 	}
 	defer restore()
-	_, err = l.Run(ctx, &m)
-	return err
+	res, err := l.Run(ctx, &m)
+	switch {
+	case errors.Is(err, lab.ErrEscaped):
+		return nil
+	case err != nil:
+		return err
+	case res.ExitCode != 0:
+		return exitStatus(res.ExitCode)
+	}
+	return nil
 }
 
 // addModtrace builds the tool for the guest, once there is one to build.
