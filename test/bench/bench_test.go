@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MIT
+
+package bench
+
+import (
+	"bytes"
+	"testing"
+	"time"
+
+	"github.com/modtrace/modtrace/test/bench/figure"
+	"github.com/modtrace/modtrace/test/lab"
+)
+
+// What modtrace may cost. These are promises to users: a change that breaks one
+// is to be made cheaper, not allowed.
+const (
+	maxOnCPU   = 1.08                   // times the unwatched unload
+	maxReady   = 400 * time.Millisecond // from exec, warm
+	maxPeak    = 40 * 1024              // kB
+	maxModules = 1.02                   // with many modules loaded, times with few
+	maxDrift   = 1.02                   // of the unwatched unload, over the boot
+	many       = 200
+)
+
+// TestBudget measures modtrace in a machine and compares with the promises.
+func TestBudget(t *testing.T) {
+	l := lab.ForTest(t)
+	r, err := Run(t.Context(), l, Options{Log: t.Output()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var table bytes.Buffer
+	if err := Table(&table, r); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("\n%s", &table)
+
+	none, with := cost(t, r, figure.None, 0), cost(t, r, figure.Modtrace, 0)
+	atMost(t, "the unload under modtrace, to the one without", with, none, maxOnCPU)
+	atMost(t, "with 200 modules loaded, to few", cost(t, r, figure.Modtrace, many), with, maxModules)
+
+	warm := r.Start(figure.Modtrace, 0, false)
+	if warm == nil {
+		t.Fatal("no warm start of modtrace was measured")
+	}
+	if ready := time.Duration(warm.Ready); ready > maxReady {
+		t.Errorf("modtrace is ready after %v, more than %v", ready, maxReady)
+	}
+	for _, s := range r.Starts {
+		if s.Tracer == figure.Modtrace && s.Peak > maxPeak {
+			t.Errorf("modtrace had %d kB resident, more than %d", s.Peak, maxPeak)
+		}
+	}
+	// Were the clock not steady, the ratios above would say nothing.
+	var unwatched []int64
+	for _, c := range r.Costs {
+		if c.Tracer == figure.None && c.Error == "" {
+			unwatched = append(unwatched, c.OnCPU.Median)
+		}
+	}
+	if len(unwatched) < 3 {
+		t.Fatalf("the unwatched unload was measured %d times, want 3: first, last, and with many modules", len(unwatched))
+	}
+	s := figure.Of(unwatched)
+	atMost(t, "the slowest series of unwatched unloads, to the fastest", float64(s.Max), float64(s.Min), maxDrift)
+}
+
+func cost(t *testing.T, r *figure.Report, tracer string, modules int) float64 {
+	t.Helper()
+	c := r.Cost(tracer, modules)
+	if c == nil {
+		t.Fatalf("%s with %d modules was not measured: %+v", tracer, modules, r.Costs)
+	}
+	return float64(c.OnCPU.Median)
+}
+
+func atMost(t *testing.T, what string, a, b, bound float64) {
+	t.Helper()
+	if b <= 0 || a <= 0 {
+		t.Errorf("%s: %v ns and %v ns are no measurements", what, a, b)
+	} else if a/b > bound {
+		t.Errorf("%s: %.4f, more than %.2f", what, a/b, bound)
+	}
+}

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: MIT
+
+// Package figure holds what the benchmark measures. The guest writes it and the
+// host reads it, so it depends on nothing.
+package figure
+
+import "slices"
+
+// Names of the tracers, in the order in which they are measured.
+const (
+	None           = "none"
+	Modtrace       = "modtrace"
+	BpftraceFentry = "bpftrace-fentry"
+	BpftraceKprobe = "bpftrace-kprobe"
+	FunctionGraph  = "function_graph"
+)
+
+// Report is what one boot gives. All times are in nanoseconds of the guest's
+// clock, which counts instructions.
+type Report struct {
+	Series string `json:"series"`
+	Kernel string `json:"kernel"`
+	// Versions of the tools, by program.
+	Versions map[string]string `json:"versions"`
+	// Rounds that are measured, and rounds before them that are not.
+	Rounds int `json:"rounds"`
+	Warmup int `json:"warmup"`
+
+	Costs    []Cost    `json:"costs"`
+	Starts   []Start   `json:"starts"`
+	Programs []Program `json:"programs"`
+}
+
+// Cost is what unloading costs under a tracer.
+type Cost struct {
+	Tracer string `json:"tracer"`
+	// Modules that were loaded meanwhile, without the one that is unloaded.
+	Modules int `json:"modules"`
+	// OnCPU is the time that the unloading thread ran.
+	OnCPU Spread `json:"on_cpu_ns"`
+	// Machine is the time that the machine was not idle, from the system call's
+	// beginning until the tracer had time to read.
+	Machine Spread `json:"machine_ns"`
+	// Error says why a tracer could not be measured.
+	Error string `json:"error,omitempty"`
+}
+
+// Start is what starting a tracer costs.
+type Start struct {
+	Tracer  string `json:"tracer"`
+	Modules int    `json:"modules"`
+	// Cold says that nothing like it ran before in this boot.
+	Cold bool `json:"cold"`
+	// Ready is the time from exec until unloads are seen.
+	Ready int64 `json:"ready_ns"`
+	// Peak is the most memory that was resident, of all its processes.
+	Peak  int64  `json:"peak_kb"`
+	Error string `json:"error,omitempty"`
+}
+
+// Program is what one of modtrace's BPF programs costs.
+type Program struct {
+	Name string `json:"name"`
+	// Runs counts how often it ran in an unload and its load.
+	Runs float64 `json:"runs_per_round"`
+	// Time is how long one run took, by the kernel's count of the program alone,
+	// without the way in and out.
+	Time float64 `json:"ns_per_run"`
+}
+
+// Spread describes measurements of the same thing.
+type Spread struct {
+	Median int64 `json:"median"`
+	Mean   int64 `json:"mean"`
+	Min    int64 `json:"min"`
+	Max    int64 `json:"max"`
+}
+
+// Of describes measurements; there must be one at least.
+func Of(values []int64) Spread {
+	sorted := slices.Sorted(slices.Values(values))
+	var sum int64
+	for _, v := range sorted {
+		sum += v
+	}
+	n := len(sorted)
+	return Spread{
+		Median: (sorted[(n-1)/2] + sorted[n/2]) / 2,
+		Mean:   sum / int64(n),
+		Min:    sorted[0],
+		Max:    sorted[n-1],
+	}
+}
+
+// Cost returns the first measurement of a tracer with so many modules, or nil.
+func (r *Report) Cost(tracer string, modules int) *Cost {
+	for i, c := range r.Costs {
+		if c.Tracer == tracer && c.Modules == modules && c.Error == "" {
+			return &r.Costs[i]
+		}
+	}
+	return nil
+}
+
+// Start returns how a tracer started, or nil.
+func (r *Report) Start(tracer string, modules int, cold bool) *Start {
+	for i, s := range r.Starts {
+		if s.Tracer == tracer && s.Modules == modules && s.Cold == cold && s.Error == "" {
+			return &r.Starts[i]
+		}
+	}
+	return nil
+}

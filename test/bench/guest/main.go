@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MIT
+
+// Guest is the part of the benchmark that runs in the machine: it loads and
+// unloads a module over and over, with one tracer after the other watching.
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"runtime"
+	"runtime/debug"
+
+	"github.com/modtrace/modtrace/test/bench/figure"
+)
+
+// manyModules is how many modules are loaded to see whether their number
+// matters.
+const manyModules = 200
+
+func main() {
+	b := &bench{}
+	flag.IntVar(&b.report.Rounds, "rounds", 100, "rounds to measure")
+	flag.IntVar(&b.report.Warmup, "warmup", 10, "rounds before those")
+	flag.Parse()
+	// The clock counts every instruction of the machine: a collector that runs
+	// now and then would be in some figures and not in others.
+	debug.SetGCPercent(-1)
+	// Thread time is that of one thread.
+	runtime.LockOSThread()
+	if err := b.run(); err != nil {
+		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
+		os.Exit(1)
+	}
+	if err := json.NewEncoder(os.Stdout).Encode(b.report); err != nil {
+		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+type bench struct {
+	report  figure.Report
+	modules int // loaded now, beside the one that is unloaded
+}
+
+func (b *bench) run() error {
+	if err := os.MkdirAll(scratch, 0o700); err != nil {
+		return err
+	}
+	if err := b.cold(); err != nil {
+		return err
+	}
+	tracers, err := b.tracers()
+	if err != nil {
+		return err
+	}
+	for _, t := range tracers {
+		b.measure(t)
+	}
+	// The first again: what changed between the two is drift, not a tracer.
+	b.measure(tracers[0])
+	if err := b.programs(tracers[1]); err != nil {
+		return err
+	}
+	if err := b.load(manyModules); err != nil {
+		return err
+	}
+	b.measure(tracers[0])
+	b.measure(tracers[1])
+	b.versions()
+	return nil
+}
+
+// cold starts each tool for the first time in this boot.
+func (b *bench) cold() error {
+	first := modtrace()
+	s, _ := b.start(first, true)
+	if s.Error != "" {
+		return fmt.Errorf("starting modtrace: %s", s.Error)
+	}
+	b.report.Starts = append(b.report.Starts, s)
+	tracers, err := b.tracers()
+	if err != nil {
+		return err
+	}
+	s, _ = b.start(tracers[2], true)
+	b.report.Starts = append(b.report.Starts, s)
+	return nil
+}
+
+// measure runs the rounds under a tracer. A tracer that does not work on this
+// kernel gives a line that says so, not the end of the benchmark.
+func (b *bench) measure(t tracer) {
+	fmt.Fprintf(os.Stderr, "bench: %s, %d more modules\n", t.name, b.modules)
+	c := figure.Cost{Tracer: t.name, Modules: b.modules}
+	s, err := b.start(t, false, func() (err error) {
+		c.OnCPU, c.Machine, err = b.rounds()
+		return err
+	})
+	if err != nil {
+		c.Error = err.Error()
+	}
+	b.report.Costs = append(b.report.Costs, c)
+	if t.name != figure.None {
+		b.report.Starts = append(b.report.Starts, s)
+	}
+}

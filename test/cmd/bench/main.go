@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: MIT
+
+// Bench measures what modtrace costs, next to what else one could use.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/modtrace/modtrace/test/bench"
+	"github.com/modtrace/modtrace/test/lab"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx); err != nil {
+		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	o := bench.Options{Log: os.Stderr}
+	flag.StringVar(&o.Series, "kernel", bench.DefaultSeries, "kernel `series` of the lab")
+	flag.IntVar(&o.Rounds, "rounds", 0, "unloads for a figure (default 100)")
+	flag.StringVar(&o.Modtrace, "modtrace", "", "measure this `program` instead of the sources")
+	asJSON := flag.Bool("json", false, "print the figures as JSON")
+	flag.Parse()
+	if flag.NArg() > 0 || o.Rounds < 0 {
+		flag.Usage()
+		os.Exit(2)
+	}
+	l, err := lab.New(lab.Options{Log: os.Stderr})
+	if err != nil {
+		return err
+	}
+	r, err := bench.Run(ctx, l, o)
+	if err != nil {
+		return err
+	}
+	if *asJSON {
+		e := json.NewEncoder(os.Stdout)
+		e.SetIndent("", "  ")
+		return e.Encode(r)
+	}
+	return bench.Table(os.Stdout, r)
+}
