@@ -131,6 +131,8 @@ func runCommand(job *wire.Job, l *line, in *input) wire.ExitStatus {
 		err = startOnLine(cmd, l, in)
 	}
 	if err != nil {
+		// What the host sends for the command still wants to be taken.
+		in.attach(nopCloser{io.Discard}, nil, nil)
 		return startFailure(err)
 	}
 	go reapOrphans(cmd.Process.Pid)
@@ -298,7 +300,7 @@ func (in *input) receive() {
 			_ = in.stdin.Close()
 		case wire.Signal:
 			<-in.ready
-			if len(f.Payload) == 1 {
+			if len(f.Payload) == 1 && in.proc != nil {
 				// The command leads a session: its children are to hear it too.
 				_ = unix.Kill(-in.proc.Pid, syscall.Signal(f.Payload[0]))
 			}
