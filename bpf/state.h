@@ -27,6 +27,11 @@ volatile __u32 in_flight;
 // last attached boundary before it, which must have been passed.
 volatile __u32 after[BOUNDARIES];
 
+// Whether the reader is woken at the next switch of tasks. That is soon, and
+// costs the unload nothing; without that hook the end of an unload wakes it.
+volatile bool wake_at_switch;
+volatile bool wake;
+
 // Events made and events that found no room, by kind.
 __u64 produced[KINDS];
 __u64 lost[KINDS];
@@ -36,19 +41,29 @@ struct {
 	__uint(max_entries, 256 * 1024);
 } events SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1024);
-	__type(key, __u32); // thread id
-	__type(value, struct end);
-} unloads SEC(".maps");
+// The unloads in flight, each in a slot that its thread id leads to. A hash map
+// would cost each boundary twice as much.
+#define SLOTS 1024
+#define PROBES 4
 
-static const struct end no_unload;
+struct slot {
+	__u32 owners; // 1: taken; more only while somebody tries to
+	__u32 tid;
+	struct end end;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SLOTS);
+	__type(key, __u32);
+	__type(value, struct slot);
+} unloads SEC(".maps");
 
 // The events' types are kept in the object for the Go bindings.
 const struct begin *unused_begin __attribute__((unused));
 const struct dependent *unused_dependent __attribute__((unused));
 const struct reference *unused_reference __attribute__((unused));
+const struct slot *unused_slot __attribute__((unused));
 const struct end *unused_end __attribute__((unused));
 const enum kind *unused_kind __attribute__((unused));
 const enum boundary *unused_boundary __attribute__((unused));
@@ -90,15 +105,72 @@ static __always_inline bool current_task_typed(void)
 	return bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf);
 }
 
-// current_unload gives the unload that the current task is in, or NULL.
-static __always_inline struct end *current_unload(void)
+// slot_of gives the slot that a thread has taken, or NULL.
+static __always_inline struct slot *slot_of(__u32 tid)
 {
-	__u32 tid;
+	for (__u32 i = 0; i < PROBES; i++) {
+		__u32 key = (tid + i) & (SLOTS - 1);
+		struct slot *s = bpf_map_lookup_elem(&unloads, &key);
 
+		if (s && s->tid == tid && s->owners)
+			return s;
+	}
+	return NULL;
+}
+
+// take_slot takes a free slot for a thread, or gives it the one it left behind
+// when it died unseen. It returns NULL when all that it may have are taken.
+//
+// Kernels before 5.12 have no atomic operation in BPF that returns something,
+// so: whoever finds itself the only owner after adding itself, is the owner.
+// Two may both back off, but never both stay.
+static __always_inline struct slot *take_slot(__u32 tid)
+{
+	for (__u32 i = 0; i < PROBES; i++) {
+		__u32 key = (tid + i) & (SLOTS - 1);
+		struct slot *s = bpf_map_lookup_elem(&unloads, &key);
+
+		if (!s)
+			continue;
+		if (s->owners) {
+			if (s->tid == tid)
+				return s;
+			continue;
+		}
+		__sync_fetch_and_add(&s->owners, 1);
+		if (*(volatile __u32 *)&s->owners == 1) {
+			s->tid = tid;
+			__sync_fetch_and_add(&in_flight, 1);
+			return s;
+		}
+		__sync_fetch_and_add(&s->owners, -1);
+	}
+	return NULL;
+}
+
+// leave_slot frees a slot. Nothing in it is written from here on: it may have
+// the next owner at once. What was written before is in place, because the
+// record went into the ring in between, by an exchange.
+static __always_inline void leave_slot(struct slot *s)
+{
+	__sync_fetch_and_add(&in_flight, -1);
+	__sync_fetch_and_add(&s->owners, -1);
+}
+
+// current_slot gives the slot of the unload that the current task is in, or
+// NULL; current_unload its state.
+static __always_inline struct slot *current_slot(void)
+{
 	if (!in_flight)
 		return NULL;
-	tid = bpf_get_current_pid_tgid();
-	return bpf_map_lookup_elem(&unloads, &tid);
+	return slot_of(bpf_get_current_pid_tgid());
+}
+
+static __always_inline struct end *current_unload(void)
+{
+	struct slot *s = current_slot();
+
+	return s ? &s->end : NULL;
 }
 
 static __always_inline void count_lost(__u32 kind)

@@ -104,22 +104,16 @@ static __always_inline void copy_caller(struct begin *e)
 // remember opens the state of an unload. It fails when too many are in flight.
 static __always_inline bool remember(__u64 begin, __u32 tid, __u32 flags)
 {
-	struct end *u;
+	struct slot *s = take_slot(tid);
 
-	// A task that died in here unseen may have left its state behind.
-	if (bpf_map_delete_elem(&unloads, &tid) == 0)
-		__sync_fetch_and_add(&in_flight, -1);
-	if (bpf_map_update_elem(&unloads, &tid, &no_unload, BPF_NOEXIST))
+	if (!s)
 		return false;
-	u = bpf_map_lookup_elem(&unloads, &tid);
-	if (!u)
-		return false;
-	u->header.begin = begin;
-	u->header.tid = tid;
-	u->header.kind = KIND_END;
-	u->flags = flags;
-	u->at[AT_ENTER] = begin;
-	__sync_fetch_and_add(&in_flight, 1);
+	__builtin_memset(&s->end, 0, sizeof(s->end));
+	s->end.header.begin = begin;
+	s->end.header.tid = tid;
+	s->end.header.kind = KIND_END;
+	s->end.flags = flags;
+	s->end.at[AT_ENTER] = begin;
 	return true;
 }
 
@@ -253,29 +247,29 @@ static __always_inline bool lacks_capability(void)
 	return can_probe && lacks_capability_of(false, (void *)bpf_get_current_task());
 }
 
-// finish sends the unload's record, the one event that wakes the reader.
-static __always_inline void finish(struct end *u)
+// finish sends the unload's record, of which the reader is told soon.
+static __always_inline void finish(struct slot *s)
 {
-	__u32 tid = u->header.tid;
+	__u64 how = wake_at_switch ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP;
 
-	u->at[AT_END] = bpf_ktime_get_ns();
+	s->end.at[AT_END] = bpf_ktime_get_ns();
 	__sync_fetch_and_add(&produced[KIND_END], 1);
-	if (bpf_ringbuf_output(&events, u, sizeof(*u), BPF_RB_FORCE_WAKEUP))
+	if (bpf_ringbuf_output(&events, &s->end, sizeof(s->end), how))
 		count_lost(KIND_END);
-	if (bpf_map_delete_elem(&unloads, &tid) == 0)
-		__sync_fetch_and_add(&in_flight, -1);
+	leave_slot(s);
+	wake = true;
 }
 
 static __always_inline int leave(long result)
 {
-	struct end *u = current_unload();
+	struct slot *s = current_slot();
 
-	if (!u)
+	if (!s)
 		return 0;
-	u->result = result;
+	s->end.result = result;
 	if (result == -EPERM)
-		u->no_capability = lacks_capability();
-	finish(u);
+		s->end.no_capability = lacks_capability();
+	finish(s);
 	return 0;
 }
 
@@ -401,10 +395,13 @@ ENTRY(async, "async_synchronize_full", pass_since(AT_ASYNC))
 ENTRY_OF(free_sysfs, "free_module", AT_FREE_SYSFS)
 RETURN(free_arch, "mod_sysfs_teardown", pass_since(AT_FREE_ARCH))
 ENTRY_OF(free_deps, "module_unload_free", AT_FREE_DEPS)
-RETURN(free_params, "module_unload_free", pass_since(AT_FREE_PARAMS))
+ENTRY(free_params, "module_destroy_params", pass_since(AT_FREE_PARAMS))
+ENTRY(free_parameters, "destroy_params", pass_since(AT_FREE_PARAMS)) // its name in 5.10
+RETURN(free_dropped, "module_unload_free", pass_since(AT_FREE_PARAMS))
 ENTRY_OF(free_unlink, "mod_tree_remove", AT_FREE_UNLINK)
 RETURN(free_unlinking, "destroy_params", pass_since(AT_FREE_UNLINK))
-RETURN(free_memory, "synchronize_rcu", pass_since(AT_FREE_MEMORY))
+ENTRY_OF(free_memory, "module_arch_freeing_init", AT_FREE_MEMORY)
+RETURN(free_waited, "synchronize_rcu", pass_since(AT_FREE_MEMORY))
 RETURN(return, "free_module", pass_since(AT_RETURN))
 
 // The tracepoint is free_module's first act.
@@ -418,12 +415,12 @@ int BPF_PROG(free_sysfs_tp, struct module *mod)
 // system call.
 static __always_inline int died(void)
 {
-	struct end *u = current_unload();
+	struct slot *s = current_slot();
 
-	if (!u)
+	if (!s)
 		return 0;
-	u->died = 1;
-	finish(u);
+	s->end.died = 1;
+	finish(s);
 	return 0;
 }
 

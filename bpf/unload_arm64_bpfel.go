@@ -31,12 +31,11 @@ type UnloadBegin struct {
 	Name       [64]uint8
 	Execfn     [128]uint8
 	Cmdline    [256]uint8
-	Ancestor   [8]struct {
+	Ancestor   [3]struct {
 		_    structs.HostLayout
 		Pid  uint32
 		Comm [16]uint8
 	}
-	_ [4]byte
 }
 
 type UnloadBoundary uint32
@@ -128,6 +127,13 @@ type UnloadReference struct {
 	Name     [64]uint8
 }
 
+type UnloadSlot struct {
+	_      structs.HostLayout
+	Owners uint32
+	Tid    uint32
+	End    UnloadEnd
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -151,10 +157,14 @@ const (
 	UnloadProgFreeArchKretprobe      = "free_arch_kretprobe"
 	UnloadProgFreeDepsFentry         = "free_deps_fentry"
 	UnloadProgFreeDepsKprobe         = "free_deps_kprobe"
-	UnloadProgFreeMemoryFexit        = "free_memory_fexit"
-	UnloadProgFreeMemoryKretprobe    = "free_memory_kretprobe"
-	UnloadProgFreeParamsFexit        = "free_params_fexit"
-	UnloadProgFreeParamsKretprobe    = "free_params_kretprobe"
+	UnloadProgFreeDroppedFexit       = "free_dropped_fexit"
+	UnloadProgFreeDroppedKretprobe   = "free_dropped_kretprobe"
+	UnloadProgFreeMemoryFentry       = "free_memory_fentry"
+	UnloadProgFreeMemoryKprobe       = "free_memory_kprobe"
+	UnloadProgFreeParametersFentry   = "free_parameters_fentry"
+	UnloadProgFreeParametersKprobe   = "free_parameters_kprobe"
+	UnloadProgFreeParamsFentry       = "free_params_fentry"
+	UnloadProgFreeParamsKprobe       = "free_params_kprobe"
 	UnloadProgFreeSysfsFentry        = "free_sysfs_fentry"
 	UnloadProgFreeSysfsKprobe        = "free_sysfs_kprobe"
 	UnloadProgFreeSysfsTp            = "free_sysfs_tp"
@@ -162,6 +172,8 @@ const (
 	UnloadProgFreeUnlinkKprobe       = "free_unlink_kprobe"
 	UnloadProgFreeUnlinkingFexit     = "free_unlinking_fexit"
 	UnloadProgFreeUnlinkingKretprobe = "free_unlinking_kretprobe"
+	UnloadProgFreeWaitedFexit        = "free_waited_fexit"
+	UnloadProgFreeWaitedKretprobe    = "free_waited_kretprobe"
 	UnloadProgFtraceFexit            = "ftrace_fexit"
 	UnloadProgFtraceKretprobe        = "ftrace_kretprobe"
 	UnloadProgGetRaw                 = "get_raw"
@@ -191,6 +203,9 @@ const (
 	UnloadVarUnusedEnd               = "unused_end"
 	UnloadVarUnusedKind              = "unused_kind"
 	UnloadVarUnusedReference         = "unused_reference"
+	UnloadVarUnusedSlot              = "unused_slot"
+	UnloadVarWake                    = "wake"
+	UnloadVarWakeAtSwitch            = "wake_at_switch"
 )
 
 // LoadUnload returns the embedded CollectionSpec for Unload.
@@ -252,10 +267,14 @@ type UnloadProgramSpecs struct {
 	FreeArchKretprobe      *ebpf.ProgramSpec `ebpf:"free_arch_kretprobe"`
 	FreeDepsFentry         *ebpf.ProgramSpec `ebpf:"free_deps_fentry"`
 	FreeDepsKprobe         *ebpf.ProgramSpec `ebpf:"free_deps_kprobe"`
-	FreeMemoryFexit        *ebpf.ProgramSpec `ebpf:"free_memory_fexit"`
-	FreeMemoryKretprobe    *ebpf.ProgramSpec `ebpf:"free_memory_kretprobe"`
-	FreeParamsFexit        *ebpf.ProgramSpec `ebpf:"free_params_fexit"`
-	FreeParamsKretprobe    *ebpf.ProgramSpec `ebpf:"free_params_kretprobe"`
+	FreeDroppedFexit       *ebpf.ProgramSpec `ebpf:"free_dropped_fexit"`
+	FreeDroppedKretprobe   *ebpf.ProgramSpec `ebpf:"free_dropped_kretprobe"`
+	FreeMemoryFentry       *ebpf.ProgramSpec `ebpf:"free_memory_fentry"`
+	FreeMemoryKprobe       *ebpf.ProgramSpec `ebpf:"free_memory_kprobe"`
+	FreeParametersFentry   *ebpf.ProgramSpec `ebpf:"free_parameters_fentry"`
+	FreeParametersKprobe   *ebpf.ProgramSpec `ebpf:"free_parameters_kprobe"`
+	FreeParamsFentry       *ebpf.ProgramSpec `ebpf:"free_params_fentry"`
+	FreeParamsKprobe       *ebpf.ProgramSpec `ebpf:"free_params_kprobe"`
 	FreeSysfsFentry        *ebpf.ProgramSpec `ebpf:"free_sysfs_fentry"`
 	FreeSysfsKprobe        *ebpf.ProgramSpec `ebpf:"free_sysfs_kprobe"`
 	FreeSysfsTp            *ebpf.ProgramSpec `ebpf:"free_sysfs_tp"`
@@ -263,6 +282,8 @@ type UnloadProgramSpecs struct {
 	FreeUnlinkKprobe       *ebpf.ProgramSpec `ebpf:"free_unlink_kprobe"`
 	FreeUnlinkingFexit     *ebpf.ProgramSpec `ebpf:"free_unlinking_fexit"`
 	FreeUnlinkingKretprobe *ebpf.ProgramSpec `ebpf:"free_unlinking_kretprobe"`
+	FreeWaitedFexit        *ebpf.ProgramSpec `ebpf:"free_waited_fexit"`
+	FreeWaitedKretprobe    *ebpf.ProgramSpec `ebpf:"free_waited_kretprobe"`
 	FtraceFexit            *ebpf.ProgramSpec `ebpf:"ftrace_fexit"`
 	FtraceKretprobe        *ebpf.ProgramSpec `ebpf:"ftrace_kretprobe"`
 	GetRaw                 *ebpf.ProgramSpec `ebpf:"get_raw"`
@@ -306,6 +327,9 @@ type UnloadVariableSpecs struct {
 	UnusedEnd       *ebpf.VariableSpec `ebpf:"unused_end"`
 	UnusedKind      *ebpf.VariableSpec `ebpf:"unused_kind"`
 	UnusedReference *ebpf.VariableSpec `ebpf:"unused_reference"`
+	UnusedSlot      *ebpf.VariableSpec `ebpf:"unused_slot"`
+	Wake            *ebpf.VariableSpec `ebpf:"wake"`
+	WakeAtSwitch    *ebpf.VariableSpec `ebpf:"wake_at_switch"`
 }
 
 // UnloadObjects contains all objects after they have been loaded into the kernel.
@@ -356,6 +380,9 @@ type UnloadVariables struct {
 	UnusedEnd       *ebpf.Variable `ebpf:"unused_end"`
 	UnusedKind      *ebpf.Variable `ebpf:"unused_kind"`
 	UnusedReference *ebpf.Variable `ebpf:"unused_reference"`
+	UnusedSlot      *ebpf.Variable `ebpf:"unused_slot"`
+	Wake            *ebpf.Variable `ebpf:"wake"`
+	WakeAtSwitch    *ebpf.Variable `ebpf:"wake_at_switch"`
 }
 
 // UnloadPrograms contains all programs after they have been loaded into the kernel.
@@ -379,10 +406,14 @@ type UnloadPrograms struct {
 	FreeArchKretprobe      *ebpf.Program `ebpf:"free_arch_kretprobe"`
 	FreeDepsFentry         *ebpf.Program `ebpf:"free_deps_fentry"`
 	FreeDepsKprobe         *ebpf.Program `ebpf:"free_deps_kprobe"`
-	FreeMemoryFexit        *ebpf.Program `ebpf:"free_memory_fexit"`
-	FreeMemoryKretprobe    *ebpf.Program `ebpf:"free_memory_kretprobe"`
-	FreeParamsFexit        *ebpf.Program `ebpf:"free_params_fexit"`
-	FreeParamsKretprobe    *ebpf.Program `ebpf:"free_params_kretprobe"`
+	FreeDroppedFexit       *ebpf.Program `ebpf:"free_dropped_fexit"`
+	FreeDroppedKretprobe   *ebpf.Program `ebpf:"free_dropped_kretprobe"`
+	FreeMemoryFentry       *ebpf.Program `ebpf:"free_memory_fentry"`
+	FreeMemoryKprobe       *ebpf.Program `ebpf:"free_memory_kprobe"`
+	FreeParametersFentry   *ebpf.Program `ebpf:"free_parameters_fentry"`
+	FreeParametersKprobe   *ebpf.Program `ebpf:"free_parameters_kprobe"`
+	FreeParamsFentry       *ebpf.Program `ebpf:"free_params_fentry"`
+	FreeParamsKprobe       *ebpf.Program `ebpf:"free_params_kprobe"`
 	FreeSysfsFentry        *ebpf.Program `ebpf:"free_sysfs_fentry"`
 	FreeSysfsKprobe        *ebpf.Program `ebpf:"free_sysfs_kprobe"`
 	FreeSysfsTp            *ebpf.Program `ebpf:"free_sysfs_tp"`
@@ -390,6 +421,8 @@ type UnloadPrograms struct {
 	FreeUnlinkKprobe       *ebpf.Program `ebpf:"free_unlink_kprobe"`
 	FreeUnlinkingFexit     *ebpf.Program `ebpf:"free_unlinking_fexit"`
 	FreeUnlinkingKretprobe *ebpf.Program `ebpf:"free_unlinking_kretprobe"`
+	FreeWaitedFexit        *ebpf.Program `ebpf:"free_waited_fexit"`
+	FreeWaitedKretprobe    *ebpf.Program `ebpf:"free_waited_kretprobe"`
 	FtraceFexit            *ebpf.Program `ebpf:"ftrace_fexit"`
 	FtraceKretprobe        *ebpf.Program `ebpf:"ftrace_kretprobe"`
 	GetRaw                 *ebpf.Program `ebpf:"get_raw"`
@@ -427,10 +460,14 @@ func (p *UnloadPrograms) Close() error {
 		p.FreeArchKretprobe,
 		p.FreeDepsFentry,
 		p.FreeDepsKprobe,
-		p.FreeMemoryFexit,
-		p.FreeMemoryKretprobe,
-		p.FreeParamsFexit,
-		p.FreeParamsKretprobe,
+		p.FreeDroppedFexit,
+		p.FreeDroppedKretprobe,
+		p.FreeMemoryFentry,
+		p.FreeMemoryKprobe,
+		p.FreeParametersFentry,
+		p.FreeParametersKprobe,
+		p.FreeParamsFentry,
+		p.FreeParamsKprobe,
 		p.FreeSysfsFentry,
 		p.FreeSysfsKprobe,
 		p.FreeSysfsTp,
@@ -438,6 +475,8 @@ func (p *UnloadPrograms) Close() error {
 		p.FreeUnlinkKprobe,
 		p.FreeUnlinkingFexit,
 		p.FreeUnlinkingKretprobe,
+		p.FreeWaitedFexit,
+		p.FreeWaitedKretprobe,
 		p.FtraceFexit,
 		p.FtraceKretprobe,
 		p.GetRaw,

@@ -11,27 +11,41 @@
 
 static __always_inline void off_cpu(__u32 tid)
 {
-	struct end *u = bpf_map_lookup_elem(&unloads, &tid);
+	struct slot *s = slot_of(tid);
 
-	if (u)
-		u->off_since = bpf_ktime_get_ns();
+	if (s)
+		s->end.off_since = bpf_ktime_get_ns();
 }
 
 static __always_inline void on_cpu(__u32 tid)
 {
-	struct end *u = bpf_map_lookup_elem(&unloads, &tid);
+	struct slot *s = slot_of(tid);
 	__u32 stage;
 
-	if (!u || !u->off_since)
+	if (!s || !s->end.off_since)
 		return;
-	stage = u->stage;
+	stage = s->end.stage;
 	if (stage < BOUNDARIES)
-		u->off_cpu[stage] += bpf_ktime_get_ns() - u->off_since;
-	u->off_since = 0;
+		s->end.off_cpu[stage] += bpf_ktime_get_ns() - s->end.off_since;
+	s->end.off_since = 0;
+}
+
+// wake_reader tells the reader of unloads that have ended, by an event that is
+// none.
+static __always_inline void wake_reader(void)
+{
+	void *none;
+
+	wake = false;
+	none = bpf_ringbuf_reserve(&events, sizeof(__u64), 0);
+	if (none)
+		bpf_ringbuf_discard(none, BPF_RB_FORCE_WAKEUP);
 }
 
 static __always_inline int switched(bool direct, struct task_struct *prev, struct task_struct *next)
 {
+	if (wake)
+		wake_reader();
 	if (!in_flight)
 		return 0;
 	off_cpu(LOAD(direct, prev, pid));

@@ -40,7 +40,6 @@ type pending struct {
 	begin      *bpf.UnloadBegin
 	dependents []string
 	references []unload.Reference
-	damaged    bool
 }
 
 func newAssembler(plan Plan) *assembler {

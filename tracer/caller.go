@@ -1,6 +1,7 @@
 package tracer
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"strings"
@@ -19,6 +20,48 @@ func enrichCaller(c *unload.Caller, _ *bpf.UnloadBegin) {
 	if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", c.PID)); err == nil {
 		c.Cgroup = unifiedCgroup(string(b))
 	}
+	c.Ancestors = extend(c.Ancestors)
+}
+
+// maxAncestors bounds the chain of parents that is reported.
+const maxAncestors = 32
+
+// extend adds the ancestors above those that the kernel side noted.
+func extend(list []unload.Ancestor) []unload.Ancestor {
+	if len(list) == 0 {
+		return list
+	}
+	last := list[len(list)-1]
+	comm, parent, ok := parentOf(last.PID)
+	if !ok || comm != last.Comm {
+		return list // it ended; the number may be somebody else's by now
+	}
+	for parent != 0 && len(list) < maxAncestors {
+		pid := parent
+		if comm, parent, ok = parentOf(pid); !ok {
+			break
+		}
+		list = append(list, unload.Ancestor{PID: pid, Comm: comm})
+	}
+	return list
+}
+
+// parentOf reads a process's name and parent from /proc/PID/stat (proc(5)).
+func parentOf(pid int) (comm string, parent int, ok bool) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return "", 0, false
+	}
+	// The name stands in parentheses and may hold some itself.
+	open, end := bytes.IndexByte(b, '('), bytes.LastIndexByte(b, ')')
+	if open < 0 || end < open {
+		return "", 0, false
+	}
+	var state string
+	if _, err := fmt.Sscan(string(b[end+1:]), &state, &parent); err != nil {
+		return "", 0, false
+	}
+	return string(b[open+1 : end]), parent, true
 }
 
 // unifiedCgroup picks the path in the unified hierarchy out of

@@ -118,6 +118,11 @@ func (l *loader) attach(only []string) error {
 		}
 		l.plan = append(l.plan, p)
 		attached[h.boundary] = p.Mechanism != ""
+		if h.candidates[0].function == "sched_switch" {
+			if err := l.vars["wake_at_switch"].Set(p.Mechanism != ""); err != nil {
+				return fmt.Errorf("choosing when to wake the reader: %w", err)
+			}
+		}
 	}
 	// What was only needed to load is large.
 	l.spec, l.types, l.cache = nil, nil, nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -92,7 +93,7 @@ func (t *Tracer) start(o Options) error {
 	if err := t.loader.arm(true); err != nil {
 		return errors.Join(err, reader.Close())
 	}
-	context.AfterFunc(t.ctx, func() { t.Stop() })
+	context.AfterFunc(t.ctx, func() { _ = t.Stop() }) // its error comes again from Close
 	return nil
 }
 
@@ -145,9 +146,15 @@ func (t *Tracer) Unloads() iter.Seq[unload.Unload] {
 // drain yields what the ring brings until it is flushed. It returns false when
 // that broke off.
 func (t *Tracer) drain(yield func(unload.Unload) bool) bool {
+	// When the ring is full, nobody is left to tell the reader so.
+	const patience = time.Second
 	var record ringbuf.Record
 	for {
+		t.reader.SetDeadline(time.Now().Add(patience))
 		err := t.reader.ReadInto(&record)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			continue
+		}
 		if errors.Is(err, ringbuf.ErrFlushed) {
 			return true
 		}
@@ -186,13 +193,16 @@ func (t *Tracer) take(raw []byte) (unload.Unload, bool) {
 // open reads the unloads in flight.
 func (t *Tracer) open() []*bpf.UnloadEnd {
 	var open []*bpf.UnloadEnd
-	var tid uint32
-	var e bpf.UnloadEnd
+	if t.InFlight() == 0 {
+		return open
+	}
+	var key uint32
+	var slot bpf.UnloadSlot
 	entries := t.loader.maps["unloads"].Iterate()
-	for entries.Next(&tid, &e) {
-		if stampsAreSound(&e) {
-			one := e
-			open = append(open, &one)
+	for entries.Next(&key, &slot) {
+		end := slot.End
+		if slot.Owners != 0 && stampsAreSound(&end) {
+			open = append(open, &end)
 		}
 	}
 	return open
