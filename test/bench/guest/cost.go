@@ -43,8 +43,9 @@ func (b *bench) repeat(unload func() (int64, error)) (figure.Spread, error) {
 		if err := unix.InitModule(ko, ""); err != nil {
 			return figure.Spread{}, fmt.Errorf("loading %s: %w", subject, err)
 		}
-		// Loading leaves work behind that would fall into the unload.
-		time.Sleep(settle)
+		// Loading leaves work behind that would fall into the unload. The
+		// unloads are spread over the kernel's tick, lest all or none meet it.
+		rest(settle + time.Duration(i)*spread%tick)
 		v, err := unload()
 		if err != nil {
 			return figure.Spread{}, fmt.Errorf("unloading %s: %w", subject, err)
@@ -54,6 +55,18 @@ func (b *bench) repeat(unload func() (int64, error)) (figure.Spread, error) {
 		}
 	}
 	return figure.Of(values), nil
+}
+
+const (
+	tick   = 4 * time.Millisecond
+	spread = 173 * time.Microsecond
+)
+
+// rest sleeps without telling Go's scheduler: it wakes up with every goroutine,
+// looks around again some microseconds later, and gets in the unload's way.
+func rest(d time.Duration) {
+	wait := unix.NsecToTimespec(int64(d))
+	unix.RawSyscall(unix.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&wait)), 0, 0)
 }
 
 // threadTime unloads the subject and says how long this thread ran meanwhile.
