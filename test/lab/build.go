@@ -10,10 +10,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/modtrace/modtrace/test/fixtures"
 )
@@ -114,7 +115,7 @@ func finishRoot(dir string) error {
 			return err
 		}
 	}
-	for _, d := range []string{"dev", "proc", "tmp", "work"} {
+	for _, d := range []string{"dev", "proc", "tmp"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o777); err != nil {
 			return err
 		}
@@ -151,8 +152,9 @@ func (l *Lab) buildModules(ctx context.Context, k *Kernel, src fs.FS, dir string
 	if err != nil {
 		return err
 	}
-	work, err := os.MkdirTemp(l.dir, ".work-")
-	if err != nil {
+	// The cache's lock is held, so nobody else builds in this root.
+	work := filepath.Join(root, "work")
+	if err := os.RemoveAll(work); err != nil {
 		return err
 	}
 	defer os.RemoveAll(work)
@@ -165,7 +167,7 @@ func (l *Lab) buildModules(ctx context.Context, k *Kernel, src fs.FS, dir string
 		cross = crossPackage(k.Series.Arch) + "-"
 		build = append(build, "ARCH="+k.Series.Arch, "CROSS_COMPILE="+cross)
 	}
-	if err := inRoot(ctx, root, work, build); err != nil {
+	if err := inRoot(ctx, root, build); err != nil {
 		return err
 	}
 	built, err := filepath.Glob(filepath.Join(work, "*.ko"))
@@ -180,7 +182,7 @@ func (l *Lab) buildModules(ctx context.Context, k *Kernel, src fs.FS, dir string
 	for _, ko := range built {
 		strip = append(strip, "/work/"+filepath.Base(ko))
 	}
-	if err := inRoot(ctx, root, work, strip); err != nil {
+	if err := inRoot(ctx, root, strip); err != nil {
 		return err
 	}
 	for _, ko := range built {
@@ -191,23 +193,46 @@ func (l *Lab) buildModules(ctx context.Context, k *Kernel, src fs.FS, dir string
 	return nil
 }
 
-// inRoot runs a command with root as its file system and work on /work. The
-// mounts are in a namespace of their own, gone with the command.
-func inRoot(ctx context.Context, root, work string, args []string) error {
-	const script = `set -e
-root=$1; work=$2; shift 2
-mount --rbind /dev "$root/dev"
-mount --rbind /proc "$root/proc"
-mount --bind "$work" "$root/work"
-exec chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin HOME=/tmp LC_ALL=C "$@"`
-	unshare := []string{"--mount"}
+// inRoot runs a command with root as its file system. The mounts are in a
+// namespace of their own, gone with the command.
+func inRoot(ctx context.Context, root string, args []string) error {
+	unshare := []string{"unshare", "--mount"}
 	if os.Geteuid() != 0 {
 		unshare = append(unshare, "--map-root-user")
 	}
-	unshare = append(unshare, "sh", "-c", script, "build", root, work)
-	cmd := exec.CommandContext(ctx, "unshare", append(unshare, args...)...)
-	_, err := outputOf(cmd)
+	chroot := append([]string{"chroot", root, "/usr/bin/env", "-i", "PATH=/usr/sbin:/usr/bin", "HOME=/tmp", "LC_ALL=C"}, args...)
+	if _, err := output(ctx, unshare[0], append(unshare[1:], "true")...); err != nil {
+		// Containers seldom allow mounts, and root in them may still chroot.
+		if err := fakeMounts(root); err != nil {
+			return fmt.Errorf("preparing %s for want of mounts: %w", root, err)
+		}
+		_, err := output(ctx, chroot[0], chroot[1:]...)
+		return err
+	}
+	const script = `set -e
+mount --rbind /dev "$0/dev"
+mount --rbind /proc "$0/proc"
+exec "$@"`
+	mounted := append(unshare, "sh", "-c", script, root)
+	_, err := output(ctx, mounted[0], append(mounted[1:], chroot...)...)
 	return err
+}
+
+// fakeMounts puts into a root what compilers look for in /dev and /proc.
+func fakeMounts(root string) error {
+	null := filepath.Join(root, "dev", "null")
+	if !exists(null) {
+		if err := unix.Mknod(null, unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))); err != nil {
+			return fmt.Errorf("making /dev/null: %w", err)
+		}
+	}
+	self := filepath.Join(root, "proc", "self")
+	if err := os.MkdirAll(self, 0o755); err != nil {
+		return err
+	}
+	// The objtool of 7.x looks for its stack, to tell an overflow from another
+	// crash; any stack will do.
+	return copyFile(filepath.Join(self, "maps"), "/proc/self/maps")
 }
 
 func copyFile(to, from string) error {
