@@ -177,13 +177,15 @@ func (l *loader) try(c candidate) error {
 		}
 	}
 	prog, err := l.load(c)
+	if errors.Is(err, btf.ErrMultipleMatches) {
+		prog, err = l.loadDuplicate(c)
+	}
 	if err != nil {
 		return err
 	}
 	lk, err := attachProgram(c, prog)
 	if err != nil {
-		prog.Close()
-		return err
+		return errors.Join(err, prog.Close())
 	}
 	l.programs = append(l.programs, prog)
 	l.links = append(l.links, lk)

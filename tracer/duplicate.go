@@ -1,0 +1,138 @@
+package tracer
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"runtime"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
+	"golang.org/x/sys/unix"
+)
+
+// The types of some kernels have a system call twice: once for itself and once
+// for the weak stub that stands in where it is not built (Debian's 6.1, made by
+// an older pahole). The library refuses such a name, since it may stand for two
+// functions; for a system call it does not, because the linker keeps one. So
+// these programs are loaded here, by the number of the type.
+
+// loadDuplicate loads a tracing program whose target's name is there more than
+// once, at the first of them that the kernel takes.
+func (l *loader) loadDuplicate(c candidate) (*ebpf.Program, error) {
+	types, err := l.types.AnyTypesByName(c.function)
+	if err != nil {
+		return nil, err
+	}
+	err = btf.ErrNotFound
+	for _, typ := range types {
+		if _, ok := typ.(*btf.Func); !ok {
+			continue
+		}
+		var prog *ebpf.Program
+		if prog, err = l.loadAt(c, typ); err == nil {
+			return prog, nil
+		}
+	}
+	return nil, err
+}
+
+// loadAt loads the program of c with target for what it attaches to.
+func (l *loader) loadAt(c candidate, target btf.Type) (*ebpf.Program, error) {
+	id, err := l.types.TypeID(target)
+	if err != nil {
+		return nil, err
+	}
+	spec := l.spec.Programs[c.program]
+	code, err := l.link(spec)
+	if err != nil {
+		return nil, fmt.Errorf("linking %s: %w", c.program, err)
+	}
+	at := ebpf.AttachTraceFEntry
+	if c.mechanism == fexit {
+		at = ebpf.AttachTraceFExit
+	}
+	return loadProgram(c.program, spec.License, code, at, id)
+}
+
+// link brings the program's instructions into the form that the kernel takes:
+// fields relocated to the running kernel's offsets, maps by descriptor.
+func (l *loader) link(spec *ebpf.ProgramSpec) ([]byte, error) {
+	code := make(asm.Instructions, len(spec.Instructions))
+	copy(code, spec.Instructions)
+	var relocations []*btf.CORERelocation
+	var relocated []*asm.Instruction
+	for i := range code {
+		ins := &code[i]
+		if ins.IsLoadFromMap() && ins.Reference() != "" {
+			if err := ins.AssociateMap(l.maps[ins.Reference()]); err != nil {
+				return nil, err
+			}
+		}
+		if r := btf.CORERelocationMetadata(ins); r != nil {
+			relocations, relocated = append(relocations, r), append(relocated, ins)
+		}
+	}
+	var local btf.Builder
+	fixups, err := btf.CORERelocate(relocations, []*btf.Spec{l.types}, spec.ByteOrder, local.Add)
+	if err != nil {
+		return nil, err
+	}
+	for i := range fixups {
+		if err := fixups[i].Apply(relocated[i]); err != nil {
+			return nil, err
+		}
+	}
+	var b bytes.Buffer
+	err = code.Marshal(&b, spec.ByteOrder)
+	return b.Bytes(), err
+}
+
+// programAttributes is the part of union bpf_attr for BPF_PROG_LOAD that is
+// needed (include/uapi/linux/bpf.h).
+type programAttributes struct {
+	programType  uint32
+	instructions uint32
+	code         unsafe.Pointer
+	license      unsafe.Pointer
+	log          [4]uint32 // level, size, address
+	kernel       uint32
+	flags        uint32
+	name         [unix.BPF_OBJ_NAME_LEN]byte
+	device       uint32
+	attachType   uint32
+	btf          [9]uint32 // the program's own types: none
+	attachTo     uint32    // number of the type to attach to, in the kernel's
+	_            uint32
+}
+
+func loadProgram(name, license string, code []byte, at ebpf.AttachType, to btf.TypeID) (*ebpf.Program, error) {
+	text, err := unix.BytePtrFromString(license)
+	if err != nil {
+		return nil, err
+	}
+	attr := programAttributes{
+		programType:  unix.BPF_PROG_TYPE_TRACING,
+		instructions: uint32(len(code) / asm.InstructionSize),
+		code:         unsafe.Pointer(&code[0]),
+		license:      unsafe.Pointer(text),
+		attachType:   uint32(at),
+		attachTo:     uint32(to),
+	}
+	copy(attr.name[:len(attr.name)-1], name)
+	var pin runtime.Pinner
+	defer pin.Unpin()
+	pin.Pin(attr.code)
+	pin.Pin(attr.license)
+	fd, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	if errno != 0 {
+		return nil, errno
+	}
+	prog, err := ebpf.NewProgramFromFD(int(fd))
+	if err != nil {
+		return nil, errors.Join(err, unix.Close(int(fd)))
+	}
+	return prog, nil
+}
