@@ -53,6 +53,9 @@ func (t *Terminal) size() wire.Size {
 	return wire.Size{Rows: ws.Row, Cols: ws.Col}
 }
 
+// Columns returns the width, or 0 when Out is no terminal.
+func (t *Terminal) Columns() int { return int(t.size().Cols) }
+
 // attach carries keys and sizes to the guest until the terminal ends.
 func (t *Terminal) attach(s *session) {
 	resized := make(chan os.Signal, 1)
