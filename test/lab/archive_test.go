@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestParseRecords(t *testing.T) {
@@ -166,5 +167,47 @@ func TestLockExcludes(t *testing.T) {
 		t.Errorf("the lock was not given back: %v", err)
 	} else {
 		release()
+	}
+}
+
+func TestClean(t *testing.T) {
+	l, err := New(Options{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := Matrix()[0]
+	if err := writeJSON(l.note(s), candidate{Release: "5.10.0-32-amd64", Version: "5.10.223-1"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeJSON(l.path("trees", "t.json"), treeNote{Dir: "trees/t-new"}); err != nil {
+		t.Fatal(err)
+	}
+	kept := []string{"kernels/5.10.0-32-amd64_5.10.223-1", "build/5.10.0-32-amd64_5.10.223-1", "trees/t-new"}
+	gone := []string{"kernels/5.10.0-30-amd64_5.10.218-1", "build/5.10.0-30-amd64_5.10.218-1", "fixtures/5.10.0-32-amd64_5.10.223-1-oldsources", "trees/t-old", ".run-1"}
+	for _, d := range append(kept, gone...) {
+		if err := os.MkdirAll(l.path(d), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(l.path(d, "file"), []byte("1234567890"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old := time.Now().Add(-48 * time.Hour)
+	if err := os.Chtimes(l.path(".run-1"), old, old); err != nil {
+		t.Fatal(err)
+	}
+	freed, err := l.Clean(t.Context())
+	if want := int64(10 * len(gone)); err != nil || freed != want {
+		t.Errorf("freed %d bytes, %v, want %d", freed, err, want)
+	}
+	for _, d := range kept {
+		if !exists(l.path(d)) {
+			t.Errorf("%s is in use and gone", d)
+		}
+	}
+	for _, d := range gone {
+		if exists(l.path(d)) {
+			t.Errorf("%s is still there", d)
+		}
 	}
 }

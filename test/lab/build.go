@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -129,7 +128,7 @@ func (l *Lab) Fixtures(ctx context.Context, k *Kernel) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	hash, err := hashFS(src)
+	hash, err := fixturesHash()
 	if err != nil {
 		return "", err
 	}
@@ -165,7 +164,7 @@ func (l *Lab) buildModules(ctx context.Context, k *Kernel, src fs.FS, dir string
 	build := []string{"make", "-s", "-j2", "-C", "/usr/src/linux-headers-" + k.Release, "M=/work", "modules"}
 	if k.Series.Arch != hostArch {
 		cross = crossPackage(k.Series.Arch) + "-"
-		build = append(build, "ARCH="+k.Series.Arch, "CROSS_COMPILE="+cross)
+		build = append(build, "ARCH="+kbuildArch(k.Series.Arch), "CROSS_COMPILE="+cross)
 	}
 	if err := inRoot(ctx, root, build); err != nil {
 		return err
@@ -243,6 +242,9 @@ func copyFile(to, from string) error {
 	return os.WriteFile(to, data, 0o644)
 }
 
+// fixturesHash identifies the fixtures' sources.
+func fixturesHash() (string, error) { return hashFS(fixtures.Sources) }
+
 // hashFS identifies the content of a file system.
 func hashFS(fsys fs.FS) (string, error) {
 	h := sha256.New()
@@ -263,5 +265,10 @@ func hashFS(fsys fs.FS) (string, error) {
 
 // crossPackage returns the name by which Debian calls the cross compiler.
 func crossPackage(arch string) string {
-	return strings.NewReplacer("arm64", "aarch64-linux-gnu", "amd64", "x86-64-linux-gnu").Replace(arch)
+	return map[string]string{"amd64": "x86-64-linux-gnu", "arm64": "aarch64-linux-gnu"}[arch]
+}
+
+// kbuildArch returns the name by which the kernel calls an architecture.
+func kbuildArch(arch string) string {
+	return map[string]string{"amd64": "x86", "arm64": "arm64"}[arch]
 }

@@ -92,3 +92,19 @@ func TestEvents(t *testing.T) {
 		})
 	}
 }
+
+func TestPatternBelow(t *testing.T) {
+	for _, c := range []struct{ pattern, name, want string }{
+		{"", "TestVM/amd64-6.12", ""},
+		{"TestVM", "TestVM/amd64-6.12", ""},
+		{"TestVM/6.12", "TestVM/amd64-6.12", ""},
+		{"TestVM/6.12/TestA/b", "TestVM/amd64-6.12", "TestA/b"},
+		{"TestVM//TestA", "TestVM/amd64-6.12", "TestA"},
+		{"TestVM/6.12/Test[/]A", "TestVM/amd64-6.12", ""},
+		{"TestVM/x/TestA|TestC/y/TestB", "TestVM/amd64-6.12", ""},
+	} {
+		if got := patternBelow(c.pattern, c.name); got != c.want {
+			t.Errorf("patternBelow(%q, %q) = %q, want %q", c.pattern, c.name, got, c.want)
+		}
+	}
+}

@@ -8,11 +8,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 )
 
 // hostArch is the architecture that the compilers run on.
-const hostArch = "amd64"
+const hostArch = runtime.GOARCH
 
 // toolSuite is where programs for guests come from.
 const toolSuite = "trixie"

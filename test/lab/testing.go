@@ -4,6 +4,7 @@ package lab
 
 import (
 	"errors"
+	"flag"
 	"io"
 	"os"
 	"os/exec"
@@ -116,7 +117,7 @@ func (l *Lab) RunTests(t *testing.T, m Machine, binary string) {
 	if m.Timeout == 0 {
 		m.Timeout = defaultTimeout
 	}
-	m.Args = append(testFlags(m.Timeout), m.Args...)
+	m.Args = append(testFlags(t.Name(), m.Timeout), m.Args...)
 	m.Env = append(m.Env, EnvGuest+"="+m.Kernel.Series.Name)
 	if m.Stderr == nil {
 		m.Stderr = t.Output()
@@ -144,7 +145,7 @@ func (l *Lab) RunTests(t *testing.T, m Machine, binary string) {
 	}
 }
 
-func testFlags(timeout time.Duration) []string {
+func testFlags(name string, timeout time.Duration) []string {
 	flags := []string{testBinaryPath, "-test.v=test2json", "-test.paniconexit0"}
 	// The guest's own timeout comes first: it prints the stacks.
 	if inner := timeout - 20*time.Second; inner > 0 {
@@ -153,7 +154,27 @@ func testFlags(timeout time.Duration) []string {
 	if testing.Short() {
 		flags = append(flags, "-test.short")
 	}
+	if f := flag.Lookup("test.run"); f != nil {
+		if rest := patternBelow(f.Value.String(), name); rest != "" {
+			flags = append(flags, "-test.run="+rest)
+		}
+	}
 	return flags
+}
+
+// patternBelow returns what is left of a -run pattern for the subtests of a test,
+// so that the guest does not run what nobody asked for.
+func patternBelow(pattern, name string) string {
+	if strings.ContainsAny(pattern, "[(|") {
+		// A slash may be part of these; then the host alone picks.
+		return ""
+	}
+	parts := strings.Split(pattern, "/")
+	depth := strings.Count(name, "/") + 1
+	if len(parts) <= depth {
+		return ""
+	}
+	return strings.Join(parts[depth:], "/")
 }
 
 // converter turns a test binary's output into events.

@@ -38,7 +38,7 @@ run after that only with --refresh.`,
 	f.StringVar(&a.cache, "cache", "", "directory of the cache (default $MODTRACE_LAB_CACHE, or modtrace-lab in the user's cache directory)")
 	f.BoolVar(&a.refresh, "refresh", false, "ask the archive for newer versions of what is cached")
 	f.StringSliceVar(&a.allowMissing, "allow-missing", nil, "do not fail when the archive lacks this kernel series")
-	root.AddCommand(newKernels(a), newFetch(a), newRun(a), newShell(a), newDemo(a))
+	root.AddCommand(newKernels(a), newFetch(a), newRun(a), newShell(a), newDemo(a), newClean(a))
 	return root
 }
 
