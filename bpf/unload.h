@@ -11,7 +11,7 @@
 
 #define EPERM 1
 #define CAP_SYS_MODULE 16
-#define MAX_DEPTH 64
+#define MAX_DEPTH 32
 
 #if defined(__TARGET_ARCH_x86)
 #define DELETE_MODULE "__x64_sys_delete_module"
@@ -88,16 +88,16 @@ static __always_inline void copy_caller(struct begin *e)
 	e->ancestor[0].pid = 0;
 	e->cmdline_len = 0;
 	e->execfn[0] = 0;
-	if (current_task_typed()) {
-		struct task_struct *task = bpf_get_current_task_btf();
-
-		copy_cmdline(true, e, task);
-		copy_ancestors(true, e, task);
-	} else if (can_probe) {
+	if (can_probe) {
 		struct task_struct *task = (void *)bpf_get_current_task();
 
 		copy_cmdline(false, e, task);
 		copy_ancestors(false, e, task);
+	} else if (current_task_typed()) {
+		struct task_struct *task = bpf_get_current_task_btf();
+
+		copy_cmdline(true, e, task);
+		copy_ancestors(true, e, task);
 	}
 }
 
@@ -204,6 +204,16 @@ static __always_inline void send_dependents(const struct end *u, const struct mo
 	}
 }
 
+static __always_inline bool has_users(bool direct, struct module *mod)
+{
+	const void *head = __builtin_preserve_access_index(&mod->source_list);
+
+	// The untyped way where it may be taken: see wanted.
+	if (can_probe)
+		return (void *)LOAD(false, mod, source_list.next) != head;
+	return direct && (void *)LOAD(direct, mod, source_list.next) != head;
+}
+
 // look_up notes what the kernel is about to decide on: the state of the module
 // that find_module gave it.
 static __always_inline int look_up(bool direct, struct module *mod)
@@ -221,8 +231,7 @@ static __always_inline int look_up(bool direct, struct module *mod)
 	if (bpf_core_field_exists(mod->sig_ok))
 		u->sig_ok = LOAD(direct, mod, sig_ok);
 	LOAD_BYTES(direct, u->name, MODULE_NAME_SIZE, mod, name);
-	u->has_users = (__u64)LOAD(direct, mod, source_list.next) !=
-		       (__u64)__builtin_preserve_access_index(&mod->source_list);
+	u->has_users = has_users(direct, mod);
 	if (u->has_users && can_probe)
 		send_dependents(u, mod);
 	return 0;
@@ -242,9 +251,9 @@ static __always_inline bool lacks_capability_of(bool direct, struct task_struct 
 // own credentials, before any security module is asked.
 static __always_inline bool lacks_capability(void)
 {
-	if (current_task_typed())
-		return lacks_capability_of(true, bpf_get_current_task_btf());
-	return can_probe && lacks_capability_of(false, (void *)bpf_get_current_task());
+	if (can_probe)
+		return lacks_capability_of(false, (void *)bpf_get_current_task());
+	return current_task_typed() && lacks_capability_of(true, bpf_get_current_task_btf());
 }
 
 // finish sends the unload's record, of which the reader is told soon.

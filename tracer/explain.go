@@ -44,6 +44,8 @@ func shortly(err error) string {
 	switch {
 	case err == nil:
 		return "not tried"
+	case errors.Is(err, errNotWanted):
+		return "not wanted"
 	case errors.Is(err, errNoTarget), errors.Is(err, fs.ErrNotExist):
 		return "not in this kernel"
 	case errors.As(err, &verifier):

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -12,7 +12,6 @@ import (
 	"github.com/cilium/ebpf/rlimit"
 
 	"github.com/modtrace/modtrace/bpf"
-	"github.com/modtrace/modtrace/unload"
 )
 
 // loader brings the programs of the plan into the kernel, one hook at a time:
@@ -103,101 +102,45 @@ func (l *loader) configure(o Options) error {
 	return nil
 }
 
-// attach executes the plan. Programs stay inert until they are armed.
+// attach executes the plan. Programs stay inert until they are armed. While
+// the kernel attaches one, which is mostly waiting, the next is loaded.
 func (l *loader) attach(only []string) error {
-	attached := map[bpf.UnloadBoundary]bool{}
+	var tries []*try
+	var attaching sync.WaitGroup
 	for _, h := range hooks() {
-		p := planned(h)
+		t := &try{loader: l, hook: h, only: only, next: -1}
+		tries = append(tries, t)
 		if h.absentWithout != "" && l.typed && !l.knows(h.absentWithout) {
-			settleAbsent(&p, h)
-			l.plan = append(l.plan, p)
-			continue
+			t.absent = true
+		} else if t.load() {
+			attaching.Go(t.attach)
 		}
-		if err := l.attachHook(&p, h, only); err != nil {
+	}
+	attaching.Wait()
+	for _, t := range tries {
+		for t.failed() && t.load() {
+			t.attach()
+		}
+		if err := l.keep(t); err != nil {
 			return err
-		}
-		l.plan = append(l.plan, p)
-		attached[h.boundary] = p.Mechanism != ""
-		if h.candidates[0].function == "sched_switch" {
-			if err := l.vars["wake_at_switch"].Set(p.Mechanism != ""); err != nil {
-				return fmt.Errorf("choosing when to wake the reader: %w", err)
-			}
 		}
 	}
 	// What was only needed to load is large.
 	l.spec, l.types, l.cache = nil, nil, nil
-	return l.order(attached)
+	return l.order()
 }
 
-// attachHook takes the first candidate of h that works.
-func (l *loader) attachHook(p *unload.Hook, h hook, only []string) error {
-	var reasons []string
-	var last error
-	for i, c := range h.candidates {
-		if !allowed(c.mechanism, only) {
-			reasons = append(reasons, c.mechanism+" not wanted")
-			continue
-		}
-		err := l.try(c)
-		if err == nil {
-			settle(p, h, i, strings.Join(reasons, "; "))
-			return nil
-		}
-		last = err
-		reasons = append(reasons, fmt.Sprintf("%s %s: %s", c.mechanism, c.function, shortly(err)))
+// keep takes over what came of a try.
+func (l *loader) keep(t *try) error {
+	l.plan = append(l.plan, t.planned())
+	if t.link != nil {
+		l.programs = append(l.programs, t.program)
+		l.links = append(l.links, t.link)
 	}
-	settle(p, h, len(h.candidates), strings.Join(reasons, "; "))
-	if h.required {
-		return explainLoad("attaching to "+h.candidates[0].function, last)
+	if t.link == nil && t.hook.required {
+		return explainLoad("attaching to "+t.hook.candidates[0].function, t.err)
 	}
 	return nil
-}
-
-func allowed(mechanism string, only []string) bool {
-	if len(only) == 0 {
-		return true
-	}
-	for _, m := range only {
-		if m == mechanism {
-			return true
-		}
-	}
-	return false
-}
-
-var errNoTarget = errors.New("not in this kernel")
-
-// try loads and attaches one candidate.
-func (l *loader) try(c candidate) error {
-	if c.mechanism == fentry || c.mechanism == fexit || c.mechanism == tpBTF {
-		// The library would look for a missing function in the modules
-		// next, and a program attached there pins its module.
-		if !l.typed || !l.knows(target(c)) {
-			return errNoTarget
-		}
-	}
-	prog, err := l.load(c)
-	if errors.Is(err, btf.ErrMultipleMatches) {
-		prog, err = l.loadDuplicate(c)
-	}
-	if err != nil {
-		return err
-	}
-	lk, err := attachProgram(c, prog)
-	if err != nil {
-		return errors.Join(err, prog.Close())
-	}
-	l.programs = append(l.programs, prog)
-	l.links = append(l.links, lk)
-	return nil
-}
-
-// target is the name under which the kernel's types know what c attaches to.
-func target(c candidate) string {
-	if c.mechanism == tpBTF {
-		return "btf_trace_" + c.function
-	}
-	return c.function
 }
 
 // knows says whether the kernel itself, not a module, has the function or
@@ -207,50 +150,27 @@ func (l *loader) knows(name string) bool {
 	return err == nil
 }
 
-func (l *loader) load(c candidate) (*ebpf.Program, error) {
-	spec := *l.spec
-	program := l.spec.Programs[c.program]
-	if program == nil {
-		return nil, fmt.Errorf("no program %s in the BPF object", c.program)
-	}
-	spec.Programs = map[string]*ebpf.ProgramSpec{c.program: program}
-	coll, err := ebpf.NewCollectionWithOptions(&spec, ebpf.CollectionOptions{
-		MapReplacements: l.maps,
-		Cache:           l.cache,
-		Programs:        ebpf.ProgramOptions{KernelTypes: l.types},
-	})
-	if err != nil {
-		return nil, err
-	}
-	defer coll.Close()
-	return coll.DetachProgram(c.program), nil
-}
-
-func attachProgram(c candidate, prog *ebpf.Program) (link.Link, error) {
-	switch c.mechanism {
-	case kprobe:
-		return link.Kprobe(c.function, prog, nil)
-	case kretprobe:
-		return link.Kretprobe(c.function, prog, nil)
-	case rawTP:
-		return link.AttachRawTracepoint(link.RawTracepointOptions{Name: c.function, Program: prog})
-	default:
-		return link.AttachTracing(link.TracingOptions{Program: prog})
-	}
-}
-
-// order tells each boundary which attached one comes before it.
-func (l *loader) order(attached map[bpf.UnloadBoundary]bool) error {
+// order tells each boundary which attached one comes before it, and the end of
+// an unload whether somebody else wakes the reader.
+func (l *loader) order() error {
 	var after [bpf.UnloadBoundaryBOUNDARIES]uint32
-	last := uint32(0)
-	for b := range after {
-		after[b] = last
-		if attached[bpf.UnloadBoundary(b)] {
-			last = uint32(b)
+	last, switches := uint32(0), false
+	for i, h := range hooks() {
+		attached := l.plan[i].Mechanism != ""
+		switches = switches || attached && h.candidates[0].function == "sched_switch"
+		if h.boundary == noBoundary {
+			continue
+		}
+		after[h.boundary] = last
+		if attached {
+			last = uint32(h.boundary)
 		}
 	}
 	if err := l.vars["after"].Set(after); err != nil {
 		return fmt.Errorf("setting the order of boundaries: %w", err)
+	}
+	if err := l.vars["wake_at_switch"].Set(switches); err != nil {
+		return fmt.Errorf("choosing when the reader is woken: %w", err)
 	}
 	return nil
 }

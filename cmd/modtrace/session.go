@@ -71,15 +71,23 @@ func (c *cli) open(ctx context.Context, o tracer.Options) (_ *session, err error
 		}
 		o.Tap = rawWriter(f)
 	}
-	if s.tracer, err = tracer.Start(ctx, o); err != nil {
+	if s.tracer, err = start(ctx, o); err != nil {
 		return nil, err
 	}
-	debug.FreeOSMemory() // of the kernel's types, most of all
 	s.reports = append([]output.Report{c.report()}, s.reports...)
 	if err := s.header(); err != nil {
 		return nil, errors.Join(err, s.tracer.Close())
 	}
 	return s, s.ready()
+}
+
+// start starts tracing. Collecting garbage meanwhile would take a tenth of the
+// time; what the kernel's types took is given back at once afterwards.
+func start(ctx context.Context, o tracer.Options) (*tracer.Tracer, error) {
+	percent := debug.SetGCPercent(-1)
+	defer debug.FreeOSMemory()
+	defer debug.SetGCPercent(percent)
+	return tracer.Start(ctx, o)
 }
 
 // create makes a file that only its owner can read: a capture names processes
