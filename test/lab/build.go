@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -152,7 +153,7 @@ func (l *Lab) buildModules(ctx context.Context, k *Kernel, src fs.FS, dir string
 		return err
 	}
 	// The cache's lock is held, so nobody else builds in this root.
-	work := filepath.Join(root, "work")
+	work := filepath.Join(root, "modules")
 	if err := os.RemoveAll(work); err != nil {
 		return err
 	}
@@ -161,7 +162,7 @@ func (l *Lab) buildModules(ctx context.Context, k *Kernel, src fs.FS, dir string
 		return err
 	}
 	cross := ""
-	build := []string{"make", "-s", "-j2", "-C", "/usr/src/linux-headers-" + k.Release, "M=/work", "modules"}
+	build := []string{"make", "-s", "-j2", "-C", "/usr/src/linux-headers-" + k.Release, "M=/modules", "modules"}
 	if k.Series.Arch != hostArch {
 		cross = crossPackage(k.Series.Arch) + "-"
 		build = append(build, "ARCH="+kbuildArch(k.Series.Arch), "CROSS_COMPILE="+cross)
@@ -179,7 +180,7 @@ func (l *Lab) buildModules(ctx context.Context, k *Kernel, src fs.FS, dir string
 	// Nine tenths of a module are debug information that no guest reads.
 	strip := []string{cross + "strip", "--strip-debug"}
 	for _, ko := range built {
-		strip = append(strip, "/work/"+filepath.Base(ko))
+		strip = append(strip, "/modules/"+filepath.Base(ko))
 	}
 	if err := inRoot(ctx, root, strip); err != nil {
 		return err
@@ -212,8 +213,8 @@ func inRoot(ctx context.Context, root string, args []string) error {
 mount --rbind /dev "$0/dev"
 mount --rbind /proc "$0/proc"
 exec "$@"`
-	mounted := append(unshare, "sh", "-c", script, root)
-	_, err := output(ctx, mounted[0], append(mounted[1:], chroot...)...)
+	mounted := slices.Concat(unshare[1:], []string{"sh", "-c", script, root}, chroot)
+	_, err := output(ctx, unshare[0], mounted...)
 	return err
 }
 

@@ -72,7 +72,7 @@ func (e *eventTree) end() {
 func (e *eventTree) take(ev testEvent) {
 	if ev.Test == "" {
 		if ev.Action == "output" && !framework(ev.Output) {
-			fmt.Fprint(e.root.Output(), ev.Output)
+			pass(e.root, ev.Output)
 		}
 		return
 	}
@@ -82,7 +82,7 @@ func (e *eventTree) take(ev testEvent) {
 		e.start(ev.Test)
 	case n == nil:
 		// An event after the test's end has nobody to go to.
-		fmt.Fprint(e.root.Output(), ev.Output)
+		pass(e.root, ev.Output)
 	case ended(ev.Action):
 		delete(e.nodes, ev.Test)
 		e.ran++
@@ -95,6 +95,9 @@ func (e *eventTree) take(ev testEvent) {
 		n.events <- ev
 	}
 }
+
+// pass hands on what a test of the guest printed.
+func pass(t *testing.T, text string) { _, _ = io.WriteString(t.Output(), text) }
 
 func ended(action string) bool {
 	return action == "pass" || action == "fail" || action == "skip"
@@ -155,7 +158,7 @@ func (n *testNode) serve(t *testing.T) {
 	for ev := range n.events {
 		last = ev
 		if ev.Action == "output" && !framework(ev.Output) {
-			fmt.Fprint(t.Output(), strings.TrimPrefix(ev.Output, "    "))
+			pass(t, strings.TrimPrefix(ev.Output, "    "))
 		}
 	}
 	n.open.Wait()

@@ -37,7 +37,7 @@ func (l *Lab) progress(format string, args ...any) func(error) {
 			state = "failed"
 		}
 		if tty {
-			fmt.Fprint(l.log, "\r\x1b[K")
+			fmt.Fprintf(l.log, "\r\x1b[K")
 		}
 		fmt.Fprintf(l.log, "lab: %s: %s in %.1fs\n", what, state, took.Seconds())
 	}

@@ -12,19 +12,21 @@ import (
 	"syscall"
 )
 
-func main() {
+func main() { os.Exit(run()) }
+
+func run() int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := newRoot().ExecuteContext(ctx)
 	var status exitStatus
 	switch {
 	case err == nil:
+		return 0
 	case errors.As(err, &status):
-		os.Exit(int(status))
-	default:
-		fmt.Fprintf(os.Stderr, "lab: %v\n", err)
-		os.Exit(125)
+		return int(status)
 	}
+	fmt.Fprintf(os.Stderr, "lab: %v\n", err)
+	return 125
 }
 
 // exitStatus is the guest's command's status, which becomes ours.

@@ -152,7 +152,7 @@ func KernelLog() ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening the kernel log: %w", err)
 	}
-	defer unix.Close(f)
+	defer func() { _ = unix.Close(f) }()
 	var lines []string
 	buf := make([]byte, 8192)
 	for {

@@ -37,7 +37,7 @@ func TestRoundTrip(t *testing.T) {
 			t.Errorf("frame %d is %v with %d bytes, want %v with %d", i, got.Kind, len(got.Payload), w.Kind, len(w.Payload))
 		}
 	}
-	if _, err := r.Next(); err != io.EOF {
+	if _, err := r.Next(); !errors.Is(err, io.EOF) {
 		t.Errorf("after the last frame: %v, want %v", err, io.EOF)
 	}
 }
