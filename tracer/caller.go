@@ -10,16 +10,14 @@ import (
 	"github.com/modtrace/modtrace/unload"
 )
 
-// enrichCaller adds what only /proc knows, while the caller still lives: the
-// file it really executes, where the kernel side has the name it was started
-// by, and its cgroup's path.
-func enrichCaller(c *unload.Caller, _ *bpf.UnloadBegin) {
+// enrichCaller adds what only the machine knows: while the caller still lives
+// the file it really executes, where the kernel side has the name it was
+// started by; its cgroup's path; and the ancestors further up.
+func enrichCaller(c *unload.Caller, b *bpf.UnloadBegin) {
 	if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", c.PID)); err == nil {
 		c.Exe = exe
 	}
-	if b, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", c.PID)); err == nil {
-		c.Cgroup = unifiedCgroup(string(b))
-	}
+	c.Cgroup = cgroupPath(b.Cgroup)
 	c.Ancestors = extend(c.Ancestors)
 }
 
@@ -62,17 +60,6 @@ func parentOf(pid int) (comm string, parent int, ok bool) {
 		return "", 0, false
 	}
 	return string(b[open+1 : end]), parent, true
-}
-
-// unifiedCgroup picks the path in the unified hierarchy out of
-// /proc/PID/cgroup (cgroups(7)).
-func unifiedCgroup(text string) string {
-	for line := range strings.Lines(text) {
-		if path, ok := strings.CutPrefix(strings.TrimRight(line, "\n"), "0::"); ok {
-			return path
-		}
-	}
-	return ""
 }
 
 // modulesDisabled reads the switch kernel.modules_disabled.
