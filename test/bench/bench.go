@@ -12,8 +12,10 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/modtrace/modtrace/test/bench/figure"
@@ -90,6 +92,9 @@ func Run(ctx context.Context, l *lab.Lab, o Options) (*figure.Report, error) {
 		return nil, fmt.Errorf("reading what the guest measured: %w", err)
 	}
 	r.Series, r.Kernel = o.Series, result.Release
+	if o.Modtrace == "" {
+		r.Versions["modtrace"] = "modtrace " + sources(ctx)
+	}
 	return r, nil
 }
 
@@ -126,4 +131,14 @@ func image(ctx context.Context, l *lab.Lab, k *lab.Kernel, o Options) (*lab.Init
 		}
 	}
 	return a, nil
+}
+
+// sources names the state that modtrace was built from; the build itself does
+// not know it, so that it is the same wherever it is made.
+func sources(ctx context.Context) string {
+	out, err := exec.CommandContext(ctx, "git", "describe", "--tags", "--always", "--dirty").Output()
+	if err != nil {
+		return "(devel)"
+	}
+	return strings.TrimSpace(string(out))
 }

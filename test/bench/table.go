@@ -58,7 +58,8 @@ func (t *table) costs(r *figure.Report) {
 	}
 	t.line("")
 	t.line("on-CPU is the unloading thread's time, machine all that was not idle from the")
-	t.line("system call's beginning until the tracer had read; medians, and min..max.")
+	t.line("system call's beginning until 50 ms after its end, when the tracer has read;")
+	t.line("medians, and min..max. modtrace runs with --json, modtrace-table without.")
 }
 
 // starts prints how long each tracer takes until it sees unloads.

@@ -10,6 +10,7 @@ import "slices"
 const (
 	None           = "none"
 	Modtrace       = "modtrace"
+	ModtraceTable  = "modtrace-table"
 	BpftraceFentry = "bpftrace-fentry"
 	BpftraceKprobe = "bpftrace-kprobe"
 	FunctionGraph  = "function_graph"

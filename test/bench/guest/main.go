@@ -11,6 +11,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"time"
 
 	"github.com/modtrace/modtrace/test/bench/figure"
 )
@@ -18,6 +19,9 @@ import (
 // manyModules is how many modules are loaded to see whether their number
 // matters.
 const manyModules = 200
+
+// coldAfter is when a machine counts as booted. Idle time is free.
+const coldAfter = 20 * time.Second
 
 func main() {
 	b := &bench{}
@@ -41,7 +45,8 @@ func main() {
 
 type bench struct {
 	report  figure.Report
-	modules int // loaded now, beside the one that is unloaded
+	plan    []boundary // where modtrace attached
+	modules int        // loaded now, beside the one that is unloaded
 }
 
 func (b *bench) run() error {
@@ -74,7 +79,9 @@ func (b *bench) run() error {
 
 // cold starts each tool for the first time in this boot.
 func (b *bench) cold() error {
-	first := modtrace()
+	// A machine that has just booted is busy with that for a while.
+	time.Sleep(coldAfter)
+	first := modtraceJSON()
 	s, _ := b.start(first, true)
 	if s.Error != "" {
 		return fmt.Errorf("starting modtrace: %s", s.Error)
@@ -84,7 +91,7 @@ func (b *bench) cold() error {
 	if err != nil {
 		return err
 	}
-	s, _ = b.start(tracers[2], true)
+	s, _ = b.start(tracers[3], true)
 	b.report.Starts = append(b.report.Starts, s)
 	return nil
 }

@@ -42,16 +42,26 @@ type tracer struct {
 
 func (t *tracer) output() string { return inScratch(t.name + ".out") }
 
-// modtrace is traced with every boundary on; its report goes to a file.
-func modtrace() tracer {
+// modtrace traces with every boundary on; its report goes to a file. What is
+// to be found in that once for each unload is given.
+func modtrace(name, each string, flags ...string) tracer {
 	ready := inScratch("modtrace.ready")
 	t := tracer{
-		name: figure.Modtrace,
-		args: []string{"/usr/bin/modtrace", "trace", "--json", "--ready-file", ready},
+		name: name,
+		args: append([]string{"/usr/bin/modtrace", "trace", "--ready-file", ready}, flags...),
 	}
 	t.ready = func() bool { _, err := os.Stat(ready); return err == nil }
-	t.saw = func() (int, error) { return count(t.output(), `"module":"`+subject+`"`) }
+	t.saw = func() (int, error) { return count(t.output(), each) }
 	return t
+}
+
+// modtraceJSON is what runs unattended, modtraceTable what people look at.
+func modtraceJSON() tracer {
+	return modtrace(figure.Modtrace, `"module":"`+subject+`"`, "--json")
+}
+
+func modtraceTable() tracer {
+	return modtrace(figure.ModtraceTable, "\n"+subject+" ")
 }
 
 // bpftrace runs a script.
@@ -135,7 +145,6 @@ func (b *bench) start(t tracer, cold bool, during ...func() error) (_ figure.Sta
 	if err != nil {
 		return s, err
 	}
-	defer w.close()
 	out, err := os.Create(t.output())
 	if err != nil {
 		return s, err
@@ -148,12 +157,15 @@ func (b *bench) start(t tracer, cold bool, during ...func() error) (_ figure.Sta
 	cmd.Stdout, cmd.Stderr = out, &stderr
 	began := monotonic()
 	if err := cmd.Start(); err != nil {
+		w.close()
 		return s, err
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
 	err = w.until(&t, ended)
 	s.Ready = monotonic() - began
+	// From here on it would be woken by all that the tracer writes.
+	w.close()
 	if err == nil {
 		err = b.watched(&t, during)
 	}
@@ -181,7 +193,8 @@ func (b *bench) watched(t *tracer, during []func() error) error {
 	if err != nil {
 		return err
 	}
-	if want := 2 * (b.report.Warmup + b.report.Rounds); after-before < want {
+	// A table's first line has no other before it.
+	if want := 2*(b.report.Warmup+b.report.Rounds) - 1; after-before < want {
 		return fmt.Errorf("it saw %d unloads of %d", after-before, want)
 	}
 	return nil
