@@ -1,8 +1,9 @@
-//go:build ignore
-
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //
 // One object, so that all topics share one ring and one gate.
+
+// clang-format off
+//go:build ignore
 
 #include "unload.h"
 #include "wait.h"

@@ -54,7 +54,7 @@ func (c *cli) open(ctx context.Context, o tracer.Options) (_ *session, err error
 	s := &session{cli: c}
 	defer func() {
 		if err != nil {
-			s.closeFiles()
+			err = errors.Join(err, s.closeFiles())
 		}
 	}()
 	if c.capture != "" {

@@ -1,0 +1,44 @@
+# Everything that the project does with itself. What a target needs that is not
+# on the machine, it installs (as root, on Debian), or says what to install.
+
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LAB     := $(GO) run ./test/cmd/lab
+
+.DEFAULT_GOAL := build
+.PHONY: build demo test unit lint lab bench shell generate fuzz clean help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## build ./modtrace
+	CGO_ENABLED=0 $(GO) build -trimpath -o modtrace ./cmd/modtrace
+
+demo: ## boot a real kernel and unload modules under modtrace
+	$(LAB) demo
+
+test: lint unit lab ## all tests: linters, unit tests, and every kernel of the matrix
+
+unit: ## the tests that need no kernel
+	$(GO) test -race ./...
+
+lint: ## formatters and linters, and that generated files match their sources
+	./test/lint.sh
+
+lab: ## boot every kernel of the matrix and run the scenarios in it
+	MODTRACE_LAB=1 $(GO) test ./test/... -v -timeout 85m
+
+bench: ## what tracing costs, beside other tracers, counted in instructions
+	$(GO) run ./test/cmd/bench
+
+shell: ## a prompt on a real kernel with modtrace inside (KERNEL=amd64-6.12)
+	$(LAB) shell $(KERNEL)
+
+generate: ## compile the BPF programs and make their Go bindings
+	./test/generate.sh
+
+fuzz: ## fuzz the decoder of events for a minute
+	$(GO) test ./tracer -run '^$$' -fuzz FuzzDecode -fuzztime 1m
+
+clean: ## remove what was built here; the lab's cache stays
+	rm -rf modtrace build
