@@ -26,7 +26,7 @@ lint: ## formatters and linters, and that generated files match their sources
 	./test/lint.sh
 
 lab: ## boot every kernel of the matrix and run the scenarios in it
-	MODTRACE_LAB=1 $(GO) test ./test/... -v -timeout 85m
+	MODTRACE_LAB=1 $(GO) test ./test/... -v -parallel 4 -timeout 85m
 
 bench: ## what tracing costs, beside other tracers, counted in instructions
 	$(GO) run ./test/cmd/bench

@@ -14,15 +14,13 @@ import (
 // hostPackages says which Debian package a program that the lab runs is in.
 func hostPackages() map[string]string {
 	return map[string]string{
-		"qemu-system-x86_64":  "qemu-system-x86",
-		"qemu-system-aarch64": "qemu-system-arm",
-		"depmod":              "kmod",
-		"xz":                  "xz-utils",
-		"zstd":                "zstd",
-		"tar":                 "tar",
-		"dpkg-deb":            "dpkg",
-		"apt-get":             "apt",
-		"unshare":             "util-linux",
+		"depmod":   "kmod",
+		"xz":       "xz-utils",
+		"zstd":     "zstd",
+		"tar":      "tar",
+		"dpkg-deb": "dpkg",
+		"apt-get":  "apt",
+		"unshare":  "util-linux",
 	}
 }
 
@@ -64,13 +62,4 @@ func (l *Lab) need(ctx context.Context, programs ...string) error {
 // needFetch makes sure of what downloading and building takes.
 func (l *Lab) needFetch(ctx context.Context) error {
 	return l.need(ctx, "apt-get", "dpkg-deb", "tar", "unshare", "depmod", "xz", "zstd")
-}
-
-// NeedEmulator makes sure of what booting a machine of an architecture takes.
-func (l *Lab) NeedEmulator(ctx context.Context, arch string) error {
-	p, err := platformOf(arch)
-	if err != nil {
-		return err
-	}
-	return l.need(ctx, p.program)
 }

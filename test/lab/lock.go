@@ -31,15 +31,16 @@ func (l *Lab) hold(ctx context.Context) (context.Context, func(), error) {
 	return context.WithValue(ctx, holding{}, l), func() { f.Close() }, nil
 }
 
-// enter waits until this computer has a processor to spare for one more machine:
-// emulators in a crowd run into their timeouts. Machines with a terminal do not
+// enter waits until this computer has room for one more machine: emulators in a
+// crowd run into their timeouts. There may be two a processor, because guests
+// that test tracing wait for the kernel most of the time. Machines with a terminal do not
 // count, because somebody may look at them for hours.
 func (l *Lab) enter(ctx context.Context, m *Machine) (leave func(), err error) {
 	if m.Terminal != nil {
 		return func() {}, nil
 	}
 	var slots []string
-	for i := range max(2, runtime.NumCPU()) {
+	for i := range 2 * runtime.NumCPU() {
 		slots = append(slots, fmt.Sprintf("machine-%d", i))
 	}
 	f, err := l.lockFile(ctx, "waiting for another machine to end", slots...)

@@ -93,7 +93,7 @@ func (e *BootError) Error() string {
 
 // platform is what differs between architectures.
 type platform struct {
-	program          string
+	program, pkg     string // and the Debian package that it is in
 	args             []string
 	append           string // for the kernel
 	control, console string // devices in the guest
@@ -103,8 +103,8 @@ func platformOf(arch string) (platform, error) {
 	switch arch {
 	case "amd64":
 		return platform{
-			program: "qemu-system-x86_64",
-			args:    []string{"-machine", "q35", "-cpu", "max", "-serial", "chardev:console", "-serial", "chardev:control"},
+			program: "qemu-system-x86_64", pkg: "qemu-system-x86",
+			args: []string{"-machine", "q35", "-cpu", "max", "-serial", "chardev:console", "-serial", "chardev:control"},
 			// Emulated processors share one counter, but Linux does not trust it and
 			// falls back to a device that takes microseconds to read.
 			append:  "tsc=reliable",
@@ -113,7 +113,7 @@ func platformOf(arch string) (platform, error) {
 	case "arm64":
 		// The virt machine has one serial port of its own; the second is on PCI.
 		return platform{
-			program: "qemu-system-aarch64",
+			program: "qemu-system-aarch64", pkg: "qemu-system-arm",
 			args:    []string{"-machine", "virt", "-cpu", "max,pauth-impdef=on", "-serial", "chardev:console", "-device", "pci-serial,chardev=control"},
 			console: "ttyAMA0", control: "ttyS0",
 		}, nil
@@ -160,7 +160,8 @@ func (l *Lab) Run(ctx context.Context, m *Machine) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := l.NeedEmulator(ctx, m.Kernel.Series.Arch); err != nil {
+	emulator, err := l.emulator(ctx, m.Kernel.Series.Arch)
+	if err != nil {
 		return nil, err
 	}
 	dir, err := os.MkdirTemp(l.dir, ".run-")
@@ -186,7 +187,7 @@ func (l *Lab) Run(ctx context.Context, m *Machine) (*Result, error) {
 		ctx, cancel = context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not done after %s", timeout))
 		defer cancel()
 	}
-	s, err := startSession(m, p, initrd)
+	s, err := startSession(m, p, emulator, initrd)
 	if err != nil {
 		return nil, err
 	}

@@ -41,7 +41,7 @@ type session struct {
 	collect *os.File
 }
 
-func startSession(m *Machine, p platform, initrd string) (*session, error) {
+func startSession(m *Machine, p platform, emulator []string, initrd string) (*session, error) {
 	consoleHost, consoleGuest, err := socketPair()
 	if err != nil {
 		return nil, err
@@ -62,7 +62,7 @@ func startSession(m *Machine, p platform, initrd string) (*session, error) {
 		ended:   make(chan error, 1),
 		stopped: make(chan error, 1),
 	}
-	s.cmd = exec.Command(p.program, m.commandLine(p, initrd)...)
+	s.cmd = exec.Command(emulator[0], append(emulator[1:], m.commandLine(p, initrd)...)...)
 	s.cmd.ExtraFiles = []*os.File{consoleGuest, controlGuest}
 	s.cmd.Stderr = s.qemuErr
 	// The terminal's Ctrl-C is for the command in the guest, not for QEMU; a lab

@@ -53,6 +53,7 @@ func (l *Lab) EachKernel(t *testing.T, f func(t *testing.T, k *Kernel)) {
 	allowed := list(os.Getenv(EnvAllowMissing))
 	for _, s := range series {
 		t.Run(s.Name, func(t *testing.T) {
+			t.Parallel()
 			k, err := l.Kernel(t.Context(), s)
 			if errors.Is(err, ErrMissing) && slices.Contains(allowed, s.Name) {
 				t.Skip(err)
