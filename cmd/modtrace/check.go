@@ -20,7 +20,7 @@ missing and why, and for each missing privilege the remedy. As root everything
 is attached for a moment, to be sure; otherwise it is looked up.`,
 		Example: `  modtrace check
   sudo modtrace check --json | jq '.plan[] | select(.status == "missing")'`,
-		Args: cobra.NoArgs,
+		Args: noArguments,
 		RunE: func(*cobra.Command, []string) error { return c.check() },
 	}
 }

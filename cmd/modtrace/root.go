@@ -109,10 +109,15 @@ time went, and for a refusal why it was refused.`,
 		Example: `  sudo modtrace run -- rmmod tun       unload a module and see what happens
   sudo modtrace trace                  watch every unload on this machine
   modtrace check                       what this kernel lets modtrace see`,
-		Version:           version(),
-		SilenceErrors:     true,
-		SilenceUsage:      true,
-		PersistentPreRunE: c.prepare,
+		Version:               version(),
+		SilenceErrors:         true,
+		SilenceUsage:          true,
+		DisableFlagsInUseLine: true,
+
+		SuggestionsMinimumDistance: 2,
+		PersistentPreRunE:          c.prepare,
+		Args:                       knownCommand,
+		RunE:                       func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return misused(err) })
 	root.SetVersionTemplate("modtrace {{.Version}}\n")
@@ -129,8 +134,41 @@ time went, and for a refusal why it was refused.`,
 		_ = flags.MarkHidden(hidden)
 	}
 	_ = root.RegisterFlagCompletionFunc("color", cobra.FixedCompletions([]string{"auto", "always", "never"}, cobra.ShellCompDirectiveNoFileComp))
-	root.AddCommand(c.runCommand(), c.traceCommand(), c.checkCommand())
+	root.AddCommand(c.runCommand(), c.traceCommand(), c.checkCommand(), c.completionCommand())
+	root.InitDefaultHelpCmd()
+	for _, cmd := range root.Commands() {
+		if cmd.Name() == "help" {
+			cmd.Args = knownCommand
+			cmd.Short = "Say how a command is used"
+			cmd.Long = cmd.Short + "."
+			cmd.Example = "  modtrace help run"
+		}
+	}
 	return root
+}
+
+// knownCommand checks words that are to name a command, or nothing.
+func knownCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	found, rest, err := cmd.Root().Find(args)
+	if err == nil && found.HasParent() && len(rest) == 0 {
+		return nil
+	}
+	message := fmt.Sprintf("there is no command %q", strings.Join(args, " "))
+	if similar := cmd.Root().SuggestionsFor(args[0]); len(similar) > 0 && len(args) == 1 {
+		message += "; did you mean " + strings.Join(similar, " or ") + "?"
+	}
+	return errors.New(message)
+}
+
+// noArguments checks the words behind a command that takes none.
+func noArguments(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%s takes no arguments, but was given %q", cmd.Name(), strings.Join(args, " "))
+	}
+	return nil
 }
 
 // prepare runs before every command, once its words are known to be right.

@@ -31,6 +31,9 @@ modtrace failed, 126 and 127 when the command cannot be run.`,
 			if len(args) == 0 {
 				return errors.New("run needs a command: modtrace run -- rmmod MODULE")
 			}
+			if failOver < 0 {
+				return fmt.Errorf("--fail-over is %v: it takes a duration above 0", failOver)
+			}
 			return nil
 		},
 		RunE: func(_ *cobra.Command, args []string) error { return c.run(args, failOver) },
@@ -96,9 +99,9 @@ func (c *cli) child(args []string) (*exec.Cmd, error) {
 	case errors.Is(err, exec.ErrDot):
 		// Like a shell, take what was asked for.
 	case errors.Is(err, os.ErrPermission), errors.Is(err, syscall.EISDIR):
-		return nil, &status{exitNotExec, fmt.Errorf("%s cannot be executed: check its mode, and that it is no directory", args[0])}
+		return nil, &status{exitNotExec, fmt.Errorf("%q cannot be executed: check its mode, and that it is no directory", args[0])}
 	case err != nil:
-		return nil, &status{exitNotFound, fmt.Errorf("%s: no such command; check its name and PATH", args[0])}
+		return nil, &status{exitNotFound, fmt.Errorf("there is no command %q; check its name and PATH", args[0])}
 	}
 	child := exec.Command(path, args[1:]...)
 	child.Args[0] = args[0]
@@ -110,7 +113,7 @@ func (c *cli) child(args []string) (*exec.Cmd, error) {
 // running have too, tracing stops; ended then gives its result.
 func (s *session) start(ctx context.Context, child *exec.Cmd, caught func() os.Signal) (ended chan error, err error) {
 	if err := child.Start(); err != nil {
-		return nil, &status{exitNotExec, fmt.Errorf("%s cannot be executed: %w", child.Args[0], errors.Unwrap(err))}
+		return nil, &status{exitNotExec, fmt.Errorf("%q cannot be executed: %w", child.Args[0], errors.Unwrap(err))}
 	}
 	context.AfterFunc(ctx, func() {
 		// A terminal sends INT to the command as well; what one process was

@@ -22,7 +22,7 @@ TERM. Names or globs narrow it; "-" and "_" are the same in them.`,
   sudo modtrace trace --json | jq -r '[.module, .duration_ns] | @tsv'`,
 		Args: func(_ *cobra.Command, args []string) error {
 			for _, pattern := range args {
-				if _, err := path.Match(pattern, ""); err != nil {
+				if _, err := path.Match(pattern, ""); err != nil || pattern == "" {
 					return fmt.Errorf("%q is not a name or glob of modules", pattern)
 				}
 			}
