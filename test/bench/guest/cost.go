@@ -98,7 +98,8 @@ func machineTime() (int64, error) {
 		return 0, err
 	}
 	wait := unix.NsecToTimespec(int64(settle))
-	for unix.Nanosleep(&wait, &wait) == unix.EINTR {
+	if err := unix.Nanosleep(&wait, nil); err != nil {
+		return 0, err
 	}
 	after := monotonic()
 	idleAfter, err := idle()

@@ -17,15 +17,6 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx); err != nil {
-		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
-		os.Exit(1)
-	}
-}
-
-func run(ctx context.Context) error {
 	o := bench.Options{Log: os.Stderr}
 	flag.StringVar(&o.Series, "kernel", bench.DefaultSeries, "kernel `series` of the lab")
 	flag.IntVar(&o.Rounds, "rounds", 0, "unloads for a figure (default 100)")
@@ -36,6 +27,15 @@ func run(ctx context.Context) error {
 		flag.Usage()
 		os.Exit(2)
 	}
+	if err := run(o, *asJSON); err != nil {
+		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+func run(o bench.Options, asJSON bool) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
 	l, err := lab.New(lab.Options{Log: os.Stderr})
 	if err != nil {
 		return err
@@ -44,7 +44,7 @@ func run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if *asJSON {
+	if asJSON {
 		e := json.NewEncoder(os.Stdout)
 		e.SetIndent("", "  ")
 		return e.Encode(r)
