@@ -80,7 +80,11 @@ func (c *cli) run(args []string, failOver time.Duration) error {
 	if sig := caught(); sig != nil {
 		return &status{code: 128 + int(sig.(syscall.Signal))}
 	}
-	return childStatus(<-ended)
+	err = childStatus(<-ended)
+	if err != nil && s.tracer.Stats().Records == 0 {
+		c.note("the command failed without asking the kernel to unload anything; rmmod and modprobe do that for a module in use")
+	}
+	return err
 }
 
 // failedRun gives modtrace's own failures the code that tells them from the

@@ -14,18 +14,16 @@ import (
 )
 
 // demoScript shows each command before it runs it. A refusal is part of the show,
-// so only the first unload has to succeed.
+// so only the first unload has to succeed. kmod's rmmod would look at the count in
+// sysfs and refuse by itself; busybox's asks the kernel.
 const demoScript = `
 show() { printf '\n# %s\n' "$*"; "$@"; }
 show modprobe slow sleep_ms=120 work_ms=80 sync_rcu=3
 show modtrace run $COLOR -- rmmod slow || exit
-show modprobe busy
-sleep 1000 </dev/busy &
-show modtrace run $COLOR -- rmmod busy
-kill $!
 show modprobe user
-show modtrace run $COLOR -- rmmod busy
-show modtrace run $COLOR -- modprobe -r user
+sleep 1000 </dev/busy &
+show modtrace run $COLOR -- busybox rmmod busy
+kill $!
 `
 
 func newDemo(a *app) *cobra.Command {
