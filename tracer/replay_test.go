@@ -1,0 +1,371 @@
+package tracer
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/modtrace/modtrace/bpf"
+	"github.com/modtrace/modtrace/unload"
+)
+
+// recording is what modtrace noted of one command on a real kernel: the raw
+// events, and the report it made of them there. How they are made is said in
+// test/scenarios/raw_test.go.
+type recording struct {
+	name    string
+	events  [][]byte
+	header  unload.Header
+	unloads []unload.Unload
+	trailer unload.Trailer
+}
+
+// recordings reads tracer/testdata.
+func recordings(t *testing.T) []recording {
+	t.Helper()
+	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
+		t.Skip("the recordings were made on little-endian machines")
+	}
+	files, err := filepath.Glob("testdata/*.raw")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no recordings: %v", err)
+	}
+	var all []recording
+	for _, file := range files {
+		base := strings.TrimSuffix(file, ".raw")
+		r := recording{name: filepath.Base(base)}
+		framed, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for len(framed) > 0 {
+			if len(framed) < 4 || uint64(len(framed)) < 4+uint64(binary.LittleEndian.Uint32(framed)) {
+				t.Fatalf("%s is cut short", file)
+			}
+			end := 4 + binary.LittleEndian.Uint32(framed)
+			r.events = append(r.events, framed[4:end])
+			framed = framed[end:]
+		}
+		r.readReport(t, base+".ndjson")
+		all = append(all, r)
+	}
+	return all
+}
+
+func (r *recording) readReport(t *testing.T, file string) {
+	t.Helper()
+	report, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range bytes.Lines(report) {
+		var kind struct{ Type string }
+		if err := json.Unmarshal(line, &kind); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		switch kind.Type {
+		case unload.TypeHeader:
+			strictly(t, line, &r.header)
+		case unload.TypeUnload:
+			var u unload.Unload
+			strictly(t, line, &u)
+			r.unloads = append(r.unloads, u)
+		case unload.TypeTrailer:
+			strictly(t, line, &r.trailer)
+		default:
+			t.Fatalf("%s: a record of type %q", file, kind.Type)
+		}
+	}
+	if r.header.Type == "" || r.trailer.Type == "" {
+		t.Fatalf("%s is cut short", file)
+	}
+}
+
+// strictly decodes JSON and refuses fields that the model has not got: they are
+// fields that somebody renamed.
+func strictly(t *testing.T, line []byte, into any) {
+	t.Helper()
+	d := json.NewDecoder(bytes.NewReader(line))
+	d.DisallowUnknownFields()
+	if err := d.Decode(into); err != nil {
+		t.Fatalf("%v: %s", err, line)
+	}
+}
+
+// replay takes events the way that the ring's take, without a kernel.
+func replay(plan Plan, events [][]byte) ([]unload.Unload, Stats) {
+	tr := &Tracer{assemble: newAssembler(plan), stats: Stats{Read: map[string]int64{}}}
+	var all []unload.Unload
+	keep := func(u unload.Unload) bool {
+		all = append(all, u)
+		return true
+	}
+	for _, raw := range events {
+		if u, ok := tr.take(raw); ok {
+			tr.yield(u, keep)
+		}
+	}
+	for _, u := range tr.assemble.rest(nil, 0) {
+		tr.yield(u, keep)
+	}
+	return all, tr.stats
+}
+
+// TestReplay makes the reports of real machines again from their raw events.
+func TestReplay(t *testing.T) {
+	for _, r := range recordings(t) {
+		t.Run(r.name, func(t *testing.T) {
+			unloads, stats := replay(r.header.Plan, r.events)
+			if stats.Damaged != 0 || stats.Records != r.trailer.Records || stats.Incomplete != r.trailer.Incomplete {
+				t.Errorf("replayed: %+v; live: %+v", stats, r.trailer)
+			}
+			if len(unloads) != len(r.unloads) {
+				t.Fatalf("%d unloads replayed, %d live", len(unloads), len(r.unloads))
+			}
+			for i, live := range r.unloads {
+				again := throughJSON(t, unloads[i])
+				compareStarts(t, again.Start.Sub(unloads[0].Start), live.Start.Sub(r.unloads[0].Start))
+				if live.Outcome == unload.InFlight {
+					live = onlyBegun(live)
+				} else {
+					conserved(t, again)
+				}
+				compareCallers(t, again.Caller, live.Caller)
+				if diff := cmp.Diff(live, again, outsideOfEvents()); diff != "" {
+					t.Errorf("unload %d, %s (-live +replayed):\n%s", i, live.Module, diff)
+				}
+			}
+		})
+	}
+}
+
+// throughJSON gives u as a reader of the report has it.
+func throughJSON(t *testing.T, u unload.Unload) unload.Unload {
+	t.Helper()
+	b, err := json.Marshal(u)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var again unload.Unload
+	strictly(t, b, &again)
+	return again
+}
+
+// outsideOfEvents leaves out what is compared by itself, being not in the
+// events, or not all: the time of day, and what /proc said of the caller.
+func outsideOfEvents() cmp.Option {
+	return cmp.Options{
+		cmpopts.IgnoreFields(unload.Unload{}, "Start"),
+		cmpopts.IgnoreFields(unload.Caller{}, "Exe", "Cgroup", "Ancestors"),
+	}
+}
+
+// compareStarts holds the time between two unloads against that in the live
+// report. There, both clocks are read anew for each unload, one after the
+// other, and the machine may do something else in between.
+func compareStarts(t *testing.T, replayed, live time.Duration) {
+	t.Helper()
+	const between = 20 * time.Millisecond
+	if (replayed - live).Abs() > between {
+		t.Errorf("began %v after the first, %v live", replayed, live)
+	}
+}
+
+// compareCallers compares what the kernel side noted and /proc added to: the
+// nearest ancestors, and the program by the name that it was started by.
+func compareCallers(t *testing.T, again, live unload.Caller) {
+	t.Helper()
+	var noted bpf.UnloadBegin
+	if n := len(again.Ancestors); n > len(live.Ancestors) ||
+		n < len(live.Ancestors) && n != len(noted.Ancestor) ||
+		!slices.Equal(again.Ancestors, live.Ancestors[:n]) {
+		t.Errorf("ancestors %v replayed, %v live", again.Ancestors, live.Ancestors)
+	}
+	if (again.Exe == "") != (live.Exe == "") {
+		t.Errorf("program %q replayed, %q live", again.Exe, live.Exe)
+	}
+}
+
+// onlyBegun is what the ring tells of an unload that was in flight when the
+// trace ended: how far it had come was read from where the kernel side keeps
+// it, which is in no recording.
+func onlyBegun(live unload.Unload) unload.Unload {
+	return unload.Unload{
+		Type:       live.Type,
+		Module:     live.Module,
+		Flags:      live.Flags,
+		Forced:     live.Forced,
+		Outcome:    unload.Unseen,
+		Result:     live.Result,
+		Caller:     live.Caller,
+		Dependents: live.Dependents,
+		References: live.References,
+		Phases:     []unload.Phase{},
+		Notifiers:  live.Notifiers,
+		Devices:    live.Devices,
+		Holders:    live.Holders,
+		Log:        live.Log,
+		Residue:    live.Residue,
+		Taints:     []string{},
+		Missing:    []string{"its end was not seen: the record was lost"},
+	}
+}
+
+// TestRecordingsCover fails when the recordings lack what they are there for.
+func TestRecordingsCover(t *testing.T) {
+	seen := map[any]bool{}
+	var lost int64
+	for _, r := range recordings(t) {
+		seen[r.header.Arch] = true
+		for _, n := range r.trailer.LostEvents {
+			lost += n
+		}
+		for _, h := range r.header.Plan {
+			seen[h.Status], seen[h.Mechanism] = true, true
+		}
+		for _, u := range r.unloads {
+			seen[u.Outcome], seen[u.Result.Reason] = true, true
+			for _, ref := range u.References {
+				seen[ref.Op] = true
+			}
+			if len(u.Dependents) > 0 {
+				seen["a dependent"] = true
+			}
+			if u.Forced {
+				seen["force"] = true
+			}
+		}
+	}
+	for _, want := range []any{
+		"x86_64", "aarch64", unload.StatusOK, unload.StatusFallback, unload.StatusAbsent,
+		fentry, fexit, kprobe, kretprobe, tpBTF, rawTP,
+		unload.Returned, unload.InFlight, unload.Unseen,
+		unload.ReasonNone, unload.ReasonDependents, unload.ReasonReferenced, unload.ReasonNoExit,
+		unload.ReasonNotFound, unload.ReasonUnloading,
+		"put", "a dependent", "force",
+	} {
+		if !seen[want] {
+			t.Errorf("no recording has %q", want)
+		}
+	}
+	if lost == 0 {
+		t.Error("no recording lost an event")
+	}
+}
+
+// TestReplayDamaged damages each event of each recording in every place. What
+// is reported must add up, whatever it says, and where something is missing no
+// more unloads are reported whole than without the damage.
+func TestReplayDamaged(t *testing.T) {
+	for _, r := range recordings(t) {
+		t.Run(r.name, func(t *testing.T) {
+			t.Parallel()
+			r.damaged(t)
+		})
+	}
+}
+
+func (r recording) damaged(t *testing.T) {
+	t.Helper()
+	plan := r.header.Plan
+	whole := addsUp(t, plan, r.events)
+	for i, raw := range r.events {
+		for what, instead := range damages(raw) {
+			if len(instead) == 1 && untimely(plan, instead[0]) {
+				continue
+			}
+			n := addsUp(t, plan, slices.Concat(r.events[:i], instead, r.events[i+1:]))
+			if n > whole && len(slices.Concat(instead...)) < len(raw) {
+				t.Errorf("%d whole unloads, %d without the damage", n, whole)
+			}
+			if t.Failed() {
+				t.Fatalf("event %d %s", i, what)
+			}
+		}
+	}
+	backwards := slices.Clone(r.events)
+	slices.Reverse(backwards)
+	if n := addsUp(t, plan, backwards); n > whole {
+		t.Errorf("backwards: %d whole unloads, %d without the damage", n, whole)
+	}
+}
+
+// damages yields what may come instead of an event, and what happened to it.
+func damages(raw []byte) iter.Seq2[string, [][]byte] {
+	return func(yield func(string, [][]byte) bool) {
+		if !yield("left out", nil) || !yield("doubled", [][]byte{raw, raw}) {
+			return
+		}
+		for at := range raw {
+			if !yield(fmt.Sprintf("cut to %d bytes", at), [][]byte{raw[:at]}) {
+				return
+			}
+			for _, flip := range []byte{1 << (at % 8), 0xff} {
+				flipped := bytes.Clone(raw)
+				flipped[at] ^= flip
+				if !yield(fmt.Sprintf("with byte %d changed", at), [][]byte{flipped}) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// untimely says that an event puts time off the CPU into a phase that this
+// kernel has not got. The kernel side cannot have noted that; decode does not
+// refuse it, though, and the report does not add up.
+func untimely(plan Plan, raw []byte) bool {
+	event, err := decode(raw)
+	end, ok := event.(*bpf.UnloadEnd)
+	if err != nil || !ok {
+		return false
+	}
+	a := newAssembler(plan)
+	for b, name := range unload.PhaseNames() {
+		if a.status(name) == unload.StatusAbsent && end.At[b] == 0 && end.OffCpu[b] != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// addsUp replays events that are not as they were recorded, checks what can be
+// said of any report, and gives the number of unloads reported whole.
+func addsUp(t *testing.T, plan Plan, events [][]byte) (whole int) {
+	t.Helper()
+	unloads, stats := replay(plan, events)
+	read := stats.Damaged
+	for _, n := range stats.Read {
+		read += n
+	}
+	if read != int64(len(events)) {
+		t.Errorf("of %d events: %+v", len(events), stats)
+	}
+	for _, u := range unloads {
+		conserved(t, u)
+		if u.Duration < 0 || u.Refcount.Before < 0 || u.LostEvents < 0 {
+			t.Errorf("took %d ns, counted %d references, lost %d events", u.Duration, u.Refcount.Before, u.LostEvents)
+		}
+		if u.Complete != (len(u.Missing) == 0) || u.Complete && u.Outcome != unload.Returned {
+			t.Errorf("complete is %v, %s, missing %q", u.Complete, u.Outcome, u.Missing)
+		}
+		if u.Complete {
+			whole++
+		}
+	}
+	if int64(whole)+stats.Incomplete != stats.Records || stats.Records != int64(len(unloads)) {
+		t.Errorf("%d unloads, %d whole: %+v", len(unloads), whole, stats)
+	}
+	return whole
+}
