@@ -14,14 +14,15 @@ import (
 // write BPF, into what a user can act on.
 func explainLoad(what string, err error) error {
 	u := &Unable{What: "failed " + what, Err: err}
+	mode := Lockdown()
+	denied := errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)
 	switch {
-	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
+	case mode == confidentiality || denied && mode == "integrity":
+		u.Why = "the kernel is locked down (" + mode + ") and does not permit it"
+		u.Remedy = "boot without lockdown=" + mode + ", or a kernel on which `modtrace check` shows fentry and fexit"
+	case denied:
 		u.Why = "the kernel does not permit it"
 		u.Remedy = "run as root in the initial user namespace; in a container, allow bpf(2) and perf_event_open(2) and give CAP_BPF, CAP_PERFMON and, before kernel 5.11, CAP_SYS_RESOURCE"
-		if mode := Lockdown(); mode != "" && mode != "none" {
-			u.Why = "the kernel does not permit it: it is locked down (" + mode + ")"
-			u.Remedy = "boot without lockdown=" + mode + ", or on a kernel that has BTF and function tracing by trampolines"
-		}
 	case errors.Is(err, errNoTarget) || errors.Is(err, fs.ErrNotExist):
 		u.Why = "this kernel has no such function"
 		u.Remedy = "run on a kernel with CONFIG_MODULES and CONFIG_MODULE_UNLOAD; `modtrace check` lists what else is missing"
@@ -44,8 +45,6 @@ func shortly(err error) string {
 	switch {
 	case err == nil:
 		return "not tried"
-	case errors.Is(err, errNotWanted):
-		return "not wanted"
 	case errors.Is(err, errNoTarget), errors.Is(err, fs.ErrNotExist):
 		return "not in this kernel"
 	case errors.As(err, &verifier):

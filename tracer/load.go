@@ -18,12 +18,13 @@ import (
 // the first candidate that loads and attaches is taken. What a kernel can do
 // is found by trying, never from its version.
 type loader struct {
-	spec  *ebpf.CollectionSpec
-	types *btf.Spec  // the kernel's, where programs attach by type
-	typed bool       // the running kernel carries its types itself
-	cache *btf.Cache // so that they are decoded once
-	maps  map[string]*ebpf.Map
-	vars  map[string]*ebpf.Variable
+	spec     *ebpf.CollectionSpec
+	types    *btf.Spec  // the kernel's, where programs attach by type
+	typed    bool       // the running kernel carries its types itself
+	cache    *btf.Cache // so that they are decoded once
+	canProbe bool       // whether programs may call bpf_probe_read_kernel
+	maps     map[string]*ebpf.Map
+	vars     map[string]*ebpf.Variable
 
 	plan     Plan
 	programs []*ebpf.Program
@@ -87,9 +88,10 @@ func (l *loader) readTypes(file string) error {
 }
 
 func (l *loader) configure(o Options) error {
+	l.canProbe = Lockdown() != confidentiality
 	set := map[string]any{
 		"root_pid":  uint32(o.Below),
-		"can_probe": Lockdown() != "confidentiality",
+		"can_probe": l.canProbe,
 	}
 	for name, value := range set {
 		if err := l.spec.Variables[name].Set(value); err != nil {

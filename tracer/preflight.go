@@ -46,6 +46,9 @@ func effectiveCapabilities() (uint64, error) {
 	return uint64(data[0].Effective) | uint64(data[1].Effective)<<32, nil
 }
 
+// confidentiality is the mode in which not even root may read the kernel's memory.
+const confidentiality = "confidentiality"
+
 // Lockdown is the kernel's lockdown mode: none, integrity or confidentiality;
 // "" when it cannot be read (Documentation/admin-guide/LSM/lockdown).
 func Lockdown() string {

@@ -13,10 +13,7 @@ import (
 	"github.com/modtrace/modtrace/unload"
 )
 
-var (
-	errNoTarget  = errors.New("not in this kernel")
-	errNotWanted = errors.New("not wanted")
-)
+var errNoTarget = errors.New("not in this kernel")
 
 // try is the search for a way to see one hook: its candidates are loaded and
 // attached in turn until one works.
@@ -38,7 +35,11 @@ type try struct {
 func (t *try) load() bool {
 	for t.next++; t.next < len(t.hook.candidates); t.next++ {
 		c := t.hook.candidates[t.next]
-		t.program, t.err = t.loader.load(c, t.only)
+		if !allowed(c.mechanism, t.only) {
+			t.reasons = append(t.reasons, c.mechanism+" not wanted")
+			continue
+		}
+		t.program, t.err = t.loader.load(c)
 		if t.err == nil {
 			return true
 		}
@@ -79,10 +80,7 @@ func (t *try) planned() unload.Hook {
 }
 
 // load loads the program of one candidate.
-func (l *loader) load(c candidate, only []string) (*ebpf.Program, error) {
-	if !allowed(c.mechanism, only) {
-		return nil, errNotWanted
-	}
+func (l *loader) load(c candidate) (*ebpf.Program, error) {
 	if c.mechanism == fentry || c.mechanism == fexit || c.mechanism == tpBTF {
 		// The library would look for a missing function in the modules
 		// next, and a program attached there pins its module.
@@ -97,8 +95,9 @@ func (l *loader) load(c candidate, only []string) (*ebpf.Program, error) {
 		Cache:           l.cache,
 		Programs:        ebpf.ProgramOptions{KernelTypes: l.types},
 	})
-	if errors.Is(err, btf.ErrMultipleMatches) {
-		return l.loadDuplicate(c)
+	trampoline := c.mechanism == fentry || c.mechanism == fexit
+	if errors.Is(err, btf.ErrMultipleMatches) || err != nil && trampoline && !l.canProbe {
+		return l.loadByNumber(c)
 	}
 	if err != nil {
 		return nil, err

@@ -42,3 +42,26 @@ func TestScenarios(t *testing.T) {
 		l.RunTests(t, machine(t, l, k), l.TestBinary(t, k, scenarios))
 	})
 }
+
+// TestSpecialBoots runs the scenarios that want a boot of their own.
+func TestSpecialBoots(t *testing.T) {
+	l := lab.ForTest(t)
+	boots := []struct {
+		what, test string
+		kernelArgs []string
+	}{
+		{"lockdown", "TestLockedDown", []string{"lockdown=confidentiality"}},
+		{"modules_disabled", "TestModulesDisabled", nil},
+	}
+	l.EachKernel(t, func(t *testing.T, k *lab.Kernel) {
+		for _, b := range boots {
+			t.Run(b.what, func(t *testing.T) {
+				m := machine(t, l, k)
+				m.KernelArgs = b.kernelArgs
+				m.Env = []string{"MODTRACE_SPECIAL=" + b.what}
+				m.Args = []string{"-test.run=^" + b.test + "$"}
+				l.RunTests(t, m, l.TestBinary(t, k, scenarios))
+			})
+		}
+	})
+}

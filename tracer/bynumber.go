@@ -13,15 +13,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Two programs the library does not load where the kernel would take them; they
+// are loaded here, by the number of the type they attach to.
+//
 // The types of some kernels have a system call twice: once for itself and once
 // for the weak stub that stands in where it is not built (Debian's 6.1, made by
 // an older pahole). The library refuses such a name, since it may stand for two
-// functions; for a system call it does not, because the linker keeps one. So
-// these programs are loaded here, by the number of the type.
+// functions; for a system call it does not, because the linker keeps one.
+//
+// Under lockdown=confidentiality the library takes the lack of
+// bpf_probe_read_kernel for that of an old kernel, and replaces the readers of
+// user memory, which are allowed, by their older kin, which are not.
 
-// loadDuplicate loads a tracing program whose target's name is there more than
-// once, at the first of them that the kernel takes.
-func (l *loader) loadDuplicate(c candidate) (*ebpf.Program, error) {
+// loadByNumber loads a fentry or fexit program at the first function of the
+// target's name for which the kernel takes it.
+func (l *loader) loadByNumber(c candidate) (*ebpf.Program, error) {
 	types, err := l.types.AnyTypesByName(c.function)
 	if err != nil {
 		return nil, err
