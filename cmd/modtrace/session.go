@@ -57,13 +57,6 @@ func (c *cli) open(ctx context.Context, o tracer.Options) (_ *session, err error
 			err = errors.Join(err, s.closeFiles())
 		}
 	}()
-	if c.capture != "" {
-		f, err := s.create(c.capture)
-		if err != nil {
-			return nil, err
-		}
-		s.reports = append(s.reports, output.NewJSON(f))
-	}
 	if c.rawFile != "" {
 		f, err := s.create(c.rawFile)
 		if err != nil {
@@ -74,11 +67,27 @@ func (c *cli) open(ctx context.Context, o tracer.Options) (_ *session, err error
 	if s.tracer, err = start(ctx, o); err != nil {
 		return nil, err
 	}
-	s.reports = append([]output.Report{c.report()}, s.reports...)
-	if err := s.header(); err != nil {
+	if err := s.begin(); err != nil {
 		return nil, errors.Join(err, s.tracer.Close())
 	}
-	return s, s.ready()
+	return s, nil
+}
+
+// begin opens the reports, and says that it has. An older capture is overwritten only now: where
+// tracing cannot even start, it stays.
+func (s *session) begin() error {
+	s.reports = append(s.reports, s.cli.report())
+	if s.cli.capture != "" {
+		f, err := s.create(s.cli.capture)
+		if err != nil {
+			return err
+		}
+		s.reports = append(s.reports, output.NewJSON(f))
+	}
+	if err := s.header(); err != nil {
+		return err
+	}
+	return s.ready()
 }
 
 // start starts tracing. Collecting garbage meanwhile would take a tenth of the

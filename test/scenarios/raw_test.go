@@ -1,11 +1,14 @@
 package scenarios
 
 import (
+	"bytes"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/modtrace/modtrace/test/lab"
 )
@@ -220,5 +223,32 @@ func (r recording) make(t *testing.T, file string) {
 	}
 	if err := os.WriteFile(file+".ndjson", []byte(got.stdout), 0o644); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestCapture writes a capture beside the report: the same records, over what
+// was in the file before. Where it cannot be
+// written, the command is not run.
+func TestCapture(t *testing.T) {
+	guest(t)
+	file := filepath.Join(t.TempDir(), "capture")
+	if err := os.WriteFile(file, bytes.Repeat([]byte("older\n"), 1<<16), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	fixture(t, "empty")
+	r := run(t, "run", "--json", "-o", file, "--", "busybox", "rmmod", "empty")
+	if u := r.only(t); !u.Result.OK || r.trailer == nil {
+		t.Errorf("result %+v, trailer %+v", u.Result, r.trailer)
+	}
+	if diff := cmp.Diff(r.stdout, readFile(t, file)); diff != "" {
+		t.Errorf("the capture is not the report (-stdout +capture):\n%s", diff)
+	}
+
+	fixture(t, "empty")
+	removed(t, "empty")
+	nowhere := filepath.Join(t.TempDir(), "nothing", "capture")
+	oneMessage(t, run(t, "run", "-o", nowhere, "--", "busybox", "rmmod", "empty"), 125, nowhere)
+	if _, ok := loaded(t, "empty"); !ok {
+		t.Error("the command was run all the same")
 	}
 }
