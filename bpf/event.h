@@ -10,7 +10,7 @@
 
 #define COMM_LEN 16
 #define NAME_LEN 64 // MODULE_NAME_LEN and the system call's own limit, rounded up
-#define ANCESTORS 3 // the Go side finds those above; near ones may be gone by then
+#define ANCESTORS 2 // the Go side finds those above; near ones may be gone by then
 #define CMDLINE_LEN 256
 #define EXECFN_LEN 128
 
@@ -91,6 +91,7 @@ struct end {
 	struct header header;
 	__u64 at[BOUNDARIES];	   // when each boundary was passed, 0: not seen
 	__u64 off_cpu[BOUNDARIES]; // ns off the CPU in the phase that begins there
+	__u64 last;		   // the time of the last stamp
 	__u64 off_since;	   // since when it is off the CPU now, or 0
 	__u64 module;		   // the address of its struct module, never shown
 	__u64 taints;

@@ -95,7 +95,7 @@ struct cred {
 };
 
 struct mm_struct {
-	unsigned long arg_start, arg_end, env_end;
+	unsigned long arg_start, arg_end, env_start, env_end;
 };
 
 struct task_struct {

@@ -25,7 +25,7 @@ static __always_inline int reference(bool direct, struct module *mod, __u64 site
 		u->lost++;
 		return 0;
 	}
-	e->time = bpf_ktime_get_ns();
+	e->time = stamp(u);
 	e->site = site;
 	e->count = LOAD(direct, mod, refcnt.counter);
 	e->boundary = u->stage;

@@ -173,6 +173,19 @@ static __always_inline struct end *current_unload(void)
 	return s ? &s->end : NULL;
 }
 
+// stamp gives the time, in ns, for the next event of an unload. The clock that
+// BPF reads may step back by some nanoseconds while the kernel adjusts it
+// (kernel/time/timekeeping.c, ktime_get_mono_fast_ns); an unload's time does not.
+static __always_inline __u64 stamp(struct end *u)
+{
+	__u64 now = bpf_ktime_get_ns();
+
+	if (now < u->last)
+		now = u->last;
+	u->last = now;
+	return now;
+}
+
 static __always_inline void count_lost(__u32 kind)
 {
 	__sync_fetch_and_add(&lost[kind], 1);

@@ -12,6 +12,7 @@
 #define EPERM 1
 #define CAP_SYS_MODULE 16
 #define MAX_DEPTH 32
+#define MAX_DEPENDENTS 16
 
 #if defined(__TARGET_ARCH_x86)
 #define DELETE_MODULE "__x64_sys_delete_module"
@@ -73,14 +74,17 @@ static __always_inline void copy_ancestors(bool direct, struct begin *e, struct 
 static __always_inline void copy_cmdline(bool direct, struct begin *e, struct task_struct *task)
 {
 	struct mm_struct *mm = LOAD(direct, task, mm);
-	unsigned long start = LOAD(direct, mm, arg_start);
-	unsigned long size = LOAD(direct, mm, arg_end) - start;
+	// arg_start, arg_end, env_start and env_end, which lie in a row.
+	unsigned long at[4] = {};
+	unsigned long size;
 
+	LOAD_BYTES(direct, at, sizeof(at), mm, arg_start);
+	size = at[1] - at[0];
 	if (size > CMDLINE_LEN)
 		size = CMDLINE_LEN;
-	if (bpf_probe_read_user(e->cmdline, size, (void *)start) == 0)
+	if (bpf_probe_read_user(e->cmdline, size, (void *)at[0]) == 0)
 		e->cmdline_len = size;
-	bpf_probe_read_user_str(e->execfn, EXECFN_LEN, (void *)LOAD(direct, mm, env_end));
+	bpf_probe_read_user_str(e->execfn, EXECFN_LEN, (void *)at[3]);
 }
 
 static __always_inline void copy_caller(struct begin *e)
@@ -114,6 +118,7 @@ static __always_inline bool remember(__u64 begin, __u32 tid, __u32 flags)
 	s->end.header.kind = KIND_END;
 	s->end.flags = flags;
 	s->end.at[AT_ENTER] = begin;
+	s->end.last = begin;
 	return true;
 }
 
@@ -153,7 +158,7 @@ static __always_inline struct end *pass_after(__u32 to, __u32 from)
 	if (!u || u->stage >= to || u->stage < from)
 		return NULL;
 	u->stage = to;
-	u->at[to] = bpf_ktime_get_ns();
+	u->at[to] = stamp(u);
 	return u;
 }
 
@@ -175,7 +180,7 @@ static __always_inline int pass_for(__u32 to, const struct module *mod)
 	else if (u->module != (__u64)mod)
 		return 0;
 	u->stage = to;
-	u->at[to] = bpf_ktime_get_ns();
+	u->at[to] = stamp(u);
 	return 0;
 }
 
@@ -187,7 +192,7 @@ static __always_inline void send_dependents(const struct end *u, const struct mo
 	const struct list_head *at = NULL;
 
 	bpf_core_read(&at, sizeof(at), &mod->source_list.next);
-	for (int i = 0; i < MAX_DEPTH && at && at != head; i++) {
+	for (int i = 0; i < MAX_DEPENDENTS && at && at != head; i++) {
 		const struct module_use *use =
 			(void *)at - bpf_core_field_offset(struct module_use, source_list);
 		struct dependent *e;
@@ -261,7 +266,7 @@ static __always_inline void finish(struct slot *s)
 {
 	__u64 how = wake_at_switch ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP;
 
-	s->end.at[AT_END] = bpf_ktime_get_ns();
+	s->end.at[AT_END] = stamp(&s->end);
 	__sync_fetch_and_add(&produced[KIND_END], 1);
 	if (bpf_ringbuf_output(&events, &s->end, sizeof(s->end), how))
 		count_lost(KIND_END);

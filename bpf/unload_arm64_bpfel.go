@@ -31,11 +31,12 @@ type UnloadBegin struct {
 	Name       [64]uint8
 	Execfn     [128]uint8
 	Cmdline    [256]uint8
-	Ancestor   [3]struct {
+	Ancestor   [2]struct {
 		_    structs.HostLayout
 		Pid  uint32
 		Comm [16]uint8
 	}
+	_ [4]byte
 }
 
 type UnloadBoundary uint32
@@ -80,6 +81,7 @@ type UnloadEnd struct {
 	}
 	At           [15]uint64
 	OffCpu       [15]uint64
+	Last         uint64
 	OffSince     uint64
 	Module       uint64
 	Taints       uint64

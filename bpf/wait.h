@@ -14,7 +14,7 @@ static __always_inline void off_cpu(__u32 tid)
 	struct slot *s = slot_of(tid);
 
 	if (s)
-		s->end.off_since = bpf_ktime_get_ns();
+		s->end.off_since = stamp(&s->end);
 }
 
 static __always_inline void on_cpu(__u32 tid)
@@ -26,7 +26,7 @@ static __always_inline void on_cpu(__u32 tid)
 		return;
 	stage = s->end.stage;
 	if (stage < BOUNDARIES)
-		s->end.off_cpu[stage] += bpf_ktime_get_ns() - s->end.off_since;
+		s->end.off_cpu[stage] += stamp(&s->end) - s->end.off_since;
 	s->end.off_since = 0;
 }
 
