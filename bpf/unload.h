@@ -418,7 +418,7 @@ ENTRY_OF(free_memory, "module_arch_freeing_init", AT_FREE_MEMORY)
 RETURN(free_waited, "synchronize_rcu", pass_since(AT_FREE_MEMORY))
 RETURN(return, "free_module", pass_since(AT_RETURN))
 
-// The tracepoint is free_module's first act.
+// The tracepoint is free_module's first act, and attached in no time.
 SEC("tp_btf/module_free")
 int BPF_PROG(free_sysfs_tp, struct module *mod)
 {

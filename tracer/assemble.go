@@ -263,7 +263,7 @@ func (a *assembler) phases(e *bpf.UnloadEnd, missing *[]string) []unload.Phase {
 		switch {
 		case e.At[b] != 0:
 			list = append(list, newPhase(name, e.At[b]-e.At[0]))
-		case status == unload.StatusAbsent && e.At[b+1] != 0:
+		case status == unload.StatusAbsent && e.At[b+1] != 0 && e.OffCpu[b] == 0:
 			list = append(list, newPhase(name, e.At[b+1]-e.At[0]))
 		default:
 			merge(&list[len(list)-1], name)

@@ -100,7 +100,7 @@ func hooks() []hook {
 		{bpf.UnloadBoundaryAT_ASYNC, unload.Async, "the wait for asynchronous work begins", false,
 			entry("async", "async_synchronize_full"), ""},
 		{bpf.UnloadBoundaryAT_FREE_SYSFS, unload.FreeSysfs, "freeing begins: the sysfs entries go", false,
-			either(entry("free_sysfs", "free_module")[:1], []candidate{{"free_sysfs_tp", tpBTF, "module_free"}}, entry("free_sysfs", "free_module")[1:]), ""},
+			either([]candidate{{"free_sysfs_tp", tpBTF, "module_free"}}, entry("free_sysfs", "free_module")), ""},
 		{bpf.UnloadBoundaryAT_FREE_ARCH, unload.FreeArch, "the sysfs entries are gone: the architecture cleans up", false,
 			exit("free_arch", "mod_sysfs_teardown"), ""},
 		{bpf.UnloadBoundaryAT_FREE_DEPS, unload.FreeDeps, "references on other modules are dropped", false,

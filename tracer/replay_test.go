@@ -282,9 +282,6 @@ func (r recording) damaged(t *testing.T) {
 	whole := addsUp(t, plan, r.events)
 	for i, raw := range r.events {
 		for what, instead := range damages(raw) {
-			if len(instead) == 1 && untimely(plan, instead[0]) {
-				continue
-			}
 			n := addsUp(t, plan, slices.Concat(r.events[:i], instead, r.events[i+1:]))
 			if n > whole && len(slices.Concat(instead...)) < len(raw) {
 				t.Errorf("%d whole unloads, %d without the damage", n, whole)
@@ -320,24 +317,6 @@ func damages(raw []byte) iter.Seq2[string, [][]byte] {
 			}
 		}
 	}
-}
-
-// untimely says that an event puts time off the CPU into a phase that this
-// kernel has not got. The kernel side cannot have noted that; decode does not
-// refuse it, though, and the report does not add up.
-func untimely(plan Plan, raw []byte) bool {
-	event, err := decode(raw)
-	end, ok := event.(*bpf.UnloadEnd)
-	if err != nil || !ok {
-		return false
-	}
-	a := newAssembler(plan)
-	for b, name := range unload.PhaseNames() {
-		if a.status(name) == unload.StatusAbsent && end.At[b] == 0 && end.OffCpu[b] != 0 {
-			return true
-		}
-	}
-	return false
 }
 
 // addsUp replays events that are not as they were recorded, checks what can be

@@ -46,6 +46,7 @@ type Tracer struct {
 
 	stop    sync.Once
 	stopErr error
+	forget  func() bool // lets go of ctx, which may live for longer
 }
 
 // Stats counts what a trace saw and what it did not.
@@ -93,7 +94,7 @@ func (t *Tracer) start(o Options) error {
 	if err := t.loader.arm(true); err != nil {
 		return errors.Join(err, reader.Close())
 	}
-	context.AfterFunc(t.ctx, func() { _ = t.Stop() }) // its error comes again from Close
+	t.forget = context.AfterFunc(t.ctx, func() { _ = t.Stop() }) // its error comes again from Close
 	return nil
 }
 
@@ -226,6 +227,7 @@ func (t *Tracer) Stats() Stats { return t.stats }
 // Close stops the trace, detaches, and frees what it holds in the kernel. That
 // takes a second and more on some kernels.
 func (t *Tracer) Close() error {
+	t.forget()
 	return errors.Join(t.Stop(), t.reader.Close(), t.loader.close())
 }
 
