@@ -26,7 +26,10 @@ lint: ## formatters and linters, and that generated files match their sources
 	./test/lint.sh
 
 lab: ## boot every kernel of the matrix and run the scenarios in it
-	MODTRACE_LAB=1 $(GO) test ./test/... -v -parallel 4 -timeout 85m
+	@echo "lab: kernels, compilers and the emulator are fetched once; then every kernel is booted"
+	MODTRACE_LAB=1 $(GO) test ./test/lab/... -parallel 4 -timeout 40m
+	MODTRACE_LAB=1 $(GO) test ./test/matrix -v -parallel 4 -timeout 60m
+	MODTRACE_LAB=1 $(GO) test ./test/bench -v -timeout 20m
 
 bench: ## what tracing costs, beside other tracers, counted in instructions
 	$(GO) run ./test/cmd/bench

@@ -29,9 +29,13 @@ func Inspect(o Options) (Inspection, error) {
 	if in.Capabilities, err = Capabilities(); err != nil {
 		return in, err
 	}
-	for _, check := range []error{hasModules(), hasCapabilities(), hasTypes(o.BTF)} {
-		in.add(check)
+	if err := hasModules(); err != nil {
+		in.add(err) // and there is nothing to plan for
+		in.Plan = Plan{}
+		return in, nil
 	}
+	in.add(hasCapabilities())
+	in.add(hasTypes(o.BTF))
 	if len(in.Problems) > 0 {
 		in.Plan = predict(o)
 		return in, nil

@@ -78,7 +78,7 @@ func hasModules() error {
 		return &Unable{
 			What:   "this kernel has no loadable modules",
 			Why:    "/proc/modules does not exist: it is built without CONFIG_MODULES, or /proc is not mounted",
-			Remedy: "run modtrace on a kernel with CONFIG_MODULES=y; `modtrace report` reads captures made elsewhere",
+			Remedy: "run modtrace on a kernel with CONFIG_MODULES=y",
 			Err:    err,
 		}
 	}

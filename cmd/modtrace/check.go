@@ -92,11 +92,16 @@ func (c *cli) checkTable(h unload.Header, in tracer.Inspection) error {
 	case seen < len(in.Plan):
 		verdict = fmt.Sprintf("modtrace can trace here, but does not see everything: %d of %d hooks", seen, len(in.Plan))
 	}
-	if _, err := fmt.Fprintf(c.stdout, "%s: Linux %s %s\n\n", verdict, h.Kernel, h.Arch); err != nil {
+	if _, err := fmt.Fprintf(c.stdout, "%s: Linux %s %s\n", verdict, h.Kernel, h.Arch); err != nil {
 		return err
 	}
-	if err := output.Plan(c.stdout, in.Plan, c.tableOptions()); err != nil {
-		return err
+	if len(in.Plan) > 0 {
+		if _, err := fmt.Fprintln(c.stdout); err != nil {
+			return err
+		}
+		if err := output.Plan(c.stdout, in.Plan, c.tableOptions()); err != nil {
+			return err
+		}
 	}
 	return c.privileges(in)
 }

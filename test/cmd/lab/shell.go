@@ -109,9 +109,9 @@ func motd(k *lab.Kernel, hasTool bool) string {
 	if hasTool {
 		text += `  modtrace check
   modprobe slow sleep_ms=200 work_ms=100 && modtrace run -- rmmod slow
-  modprobe busy && sleep 1000 </dev/busy & modtrace why busy
-  modprobe hang kind=work && (rmmod hang &) && modtrace stuck
-  echo 1 >/sys/module/release/parameters/go    # lets hang go
+  modprobe user && modtrace run -- busybox rmmod busy
+  modprobe hang kind=work && modtrace run -- rmmod hang    # Ctrl-C says how far it came
+  echo 1 >/sys/module/release/parameters/go                # lets hang go
 `
 	} else {
 		text += `  modprobe slow sleep_ms=200 && time rmmod slow && dmesg | tail -n 1
