@@ -20,16 +20,16 @@ demo: ## boot a real kernel and unload modules under modtrace
 test: lint unit lab ## all tests: linters, unit tests, and every kernel of the matrix
 
 unit: ## the tests that need no kernel
-	$(GO) test -race ./...
+	$(GO) test -race -count=1 ./...
 
 lint: ## formatters and linters, and that generated files match their sources
 	./test/lint.sh
 
 lab: ## boot every kernel of the matrix and run the scenarios in it
 	@echo "lab: kernels, compilers and the emulator are fetched once; then every kernel is booted"
-	MODTRACE_LAB=1 $(GO) test ./test/lab/... -parallel 4 -timeout 40m
-	MODTRACE_LAB=1 $(GO) test ./test/matrix -v -parallel 4 -timeout 60m
-	MODTRACE_LAB=1 $(GO) test ./test/bench -v -timeout 20m
+	MODTRACE_LAB=1 $(GO) test -count=1 ./test/lab/... -parallel 4 -timeout 40m
+	MODTRACE_LAB=1 $(GO) test -count=1 ./test/matrix -v -parallel 4 -timeout 60m
+	MODTRACE_LAB=1 $(GO) test -count=1 ./test/bench -v -timeout 20m
 
 bench: ## what tracing costs, beside other tracers, counted in instructions
 	$(GO) run ./test/cmd/bench

@@ -30,8 +30,8 @@ func Inspect(o Options) (Inspection, error) {
 		return in, err
 	}
 	if err := hasModules(); err != nil {
-		in.add(err) // and there is nothing to plan for
-		in.Plan = Plan{}
+		in.add(err)
+		in.Plan = nothing("this kernel has no loadable modules")
 		return in, nil
 	}
 	in.add(hasCapabilities())
@@ -59,6 +59,17 @@ func (in *Inspection) add(err error) {
 	case err != nil:
 		in.Problems = append(in.Problems, &Unable{What: "cannot trace", Why: err.Error(), Remedy: "report this as a bug"})
 	}
+}
+
+// nothing is the plan of a machine on which nothing can be seen.
+func nothing(reason string) Plan {
+	var plan Plan
+	for _, h := range hooks() {
+		p := planned(h)
+		settle(&p, h, len(h.candidates), reason)
+		plan = append(plan, p)
+	}
+	return plan
 }
 
 // predict makes the plan from what the kernel says of itself to everybody: its

@@ -92,10 +92,19 @@ func (c *cli) checkTable(h unload.Header, in tracer.Inspection) error {
 	case seen < len(in.Plan):
 		verdict = fmt.Sprintf("modtrace can trace here, but does not see everything: %d of %d hooks", seen, len(in.Plan))
 	}
-	if _, err := fmt.Fprintf(c.stdout, "%s: Linux %s %s\n", verdict, h.Kernel, h.Arch); err != nil {
+	verdict = fmt.Sprintf("%s: Linux %s %s", verdict, h.Kernel, h.Arch)
+	if c.tableOptions().Color {
+		const red, green, plain = "\x1b[31m", "\x1b[32m", "\x1b[0m"
+		paint := green
+		if len(in.Problems) > 0 {
+			paint = red
+		}
+		verdict = paint + verdict + plain
+	}
+	if _, err := fmt.Fprintln(c.stdout, verdict); err != nil {
 		return err
 	}
-	if len(in.Plan) > 0 {
+	if seen > 0 {
 		if _, err := fmt.Fprintln(c.stdout); err != nil {
 			return err
 		}
