@@ -33,7 +33,7 @@ lab: ## boot every kernel of the matrix and run the scenarios in it
 # Guests wait for the kernel most of the time, so that the benchmark, which
 # counts instructions and not seconds, may run beside them.
 matrix:
-	MODTRACE_LAB=1 $(GO) test -count=1 ./test/matrix -v -parallel 4 -timeout 60m
+	MODTRACE_LAB=1 $(GO) test -count=1 ./test/matrix -v -parallel 5 -timeout 60m
 
 budget:
 	MODTRACE_LAB=1 $(GO) test -count=1 ./test/bench -v -timeout 60m

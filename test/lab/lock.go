@@ -32,7 +32,7 @@ func (l *Lab) hold(ctx context.Context) (context.Context, func(), error) {
 }
 
 // enter waits until this computer has room for one more machine: emulators in a
-// crowd run into their timeouts. There may be two a processor, because guests
+// crowd run into their timeouts. There may be three a processor, because guests
 // that test tracing wait for the kernel most of the time. Machines with a terminal do not
 // count, because somebody may look at them for hours.
 func (l *Lab) enter(ctx context.Context, m *Machine) (leave func(), err error) {
@@ -40,7 +40,7 @@ func (l *Lab) enter(ctx context.Context, m *Machine) (leave func(), err error) {
 		return func() {}, nil
 	}
 	var slots []string
-	for i := range 2 * runtime.NumCPU() {
+	for i := range 3 * runtime.NumCPU() {
 		slots = append(slots, fmt.Sprintf("machine-%d", i))
 	}
 	f, err := l.lockFile(ctx, "waiting for another machine to end", slots...)
