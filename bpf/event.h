@@ -105,7 +105,8 @@ struct end {
 	__u8 has_init, has_exit, has_users, sig_ok;
 	__u8 no_capability; // at a refusal before the look-up: CAP_SYS_MODULE was lacking
 	__u8 died;	    // the task ended inside delete_module
-	__u8 pad[2];
+	__u8 ended;	    // its end is being noted: what the task waits for now is not its
+	__u8 pad[1];
 	__u8 name[NAME_LEN]; // the module's own
 };
 

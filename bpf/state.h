@@ -191,7 +191,7 @@ static __always_inline void count_lost(__u32 kind)
 	__sync_fetch_and_add(&lost[kind], 1);
 }
 
-// reserve makes room for an event of the given kind. The caller must submit.
+// RESERVE makes room for an event of the given kind. The caller must submit.
 #define RESERVE(type, kind_, begin_, tid_)                                                         \
 	({                                                                                         \
 		struct type *event_ = bpf_ringbuf_reserve(&events, sizeof(struct type), 0);        \

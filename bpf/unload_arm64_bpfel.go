@@ -98,7 +98,8 @@ type UnloadEnd struct {
 	SigOk        uint8
 	NoCapability uint8
 	Died         uint8
-	Pad          [2]uint8
+	Ended        uint8
+	Pad          [1]uint8
 	Name         [64]uint8
 }
 

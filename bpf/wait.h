@@ -13,7 +13,7 @@ static __always_inline void off_cpu(__u32 tid)
 {
 	struct slot *s = slot_of(tid);
 
-	if (s)
+	if (s && !s->end.ended)
 		s->end.off_since = stamp(&s->end);
 }
 

@@ -57,7 +57,28 @@ func endIsSound(e *bpf.UnloadEnd) bool {
 	if e.At[bpf.UnloadBoundaryAT_END] == 0 {
 		return false
 	}
+	bookWaits(e)
 	return stampsAreSound(e)
+}
+
+// bookWaits moves a wait to the phase it fell in, where the task was taken off
+// the CPU just as a program noted a boundary: between the boundary's being passed
+// and its time being taken. Such a wait is booked behind the boundary and lies
+// before it, and shows by not fitting there.
+func bookWaits(e *bpf.UnloadEnd) {
+	next := e.At[bpf.UnloadBoundaryAT_END]
+	var off uint64 // behind the boundary at hand, up to next
+	for b := len(e.At) - 2; b > 0; b-- {
+		off += e.OffCpu[b]
+		if e.At[b] == 0 {
+			continue
+		}
+		if room := next - e.At[b]; next >= e.At[b] && off > room && e.OffCpu[b] >= off-room {
+			e.OffCpu[b] -= off - room
+			e.OffCpu[b-1] += off - room
+		}
+		next, off = e.At[b], 0
+	}
 }
 
 // stampsAreSound says that an unload began, and that its boundaries come in

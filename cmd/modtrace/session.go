@@ -91,11 +91,13 @@ func (s *session) begin() error {
 }
 
 // start starts tracing. Collecting garbage meanwhile would take a tenth of the
-// time; what the kernel's types took is given back at once afterwards.
+// time; what the kernel's types took is given back at once afterwards, and a heap
+// that is collected early stays small from then on.
 func start(ctx context.Context, o tracer.Options) (*tracer.Tracer, error) {
-	percent := debug.SetGCPercent(-1)
+	const early = 25
+	debug.SetGCPercent(-1)
 	defer debug.FreeOSMemory()
-	defer debug.SetGCPercent(percent)
+	defer debug.SetGCPercent(early)
 	return tracer.Start(ctx, o)
 }
 

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -40,6 +41,20 @@ func observe(t *testing.T) kernelState {
 	return s
 }
 
+// settled observes once what others left behind has gone: the kernel frees
+// programs some time after their last user has let go.
+func settled(t *testing.T) kernelState {
+	t.Helper()
+	var last kernelState
+	await(t, "the kernel to settle", func() bool {
+		before := last
+		time.Sleep(500 * time.Millisecond)
+		last = observe(t)
+		return cmp.Equal(before, last)
+	})
+	return last
+}
+
 func readFile(t *testing.T, name string) string {
 	t.Helper()
 	b, err := os.ReadFile(name)
@@ -55,7 +70,7 @@ func TestNothingIsLeft(t *testing.T) {
 	guest(t)
 	for how, flags := range mechanisms() {
 		t.Run(how, func(t *testing.T) {
-			before := observe(t)
+			before := settled(t)
 			tr := trace(t, flags...)
 			if during := observe(t); during.Programs <= before.Programs || during.Maps <= before.Maps {
 				t.Errorf("the test sees nothing of modtrace: before %+v, during %+v", before, during)

@@ -120,7 +120,7 @@ func balanced(t *testing.T, s tracer.Stats, records int) {
 // process: nothing of the first time may be in the way of the second.
 func TestLibrary(t *testing.T) {
 	guest(t)
-	before := observe(t)
+	before := settled(t)
 	for range 2 {
 		ctx, cancel := context.WithCancel(t.Context())
 		tr := start(ctx, t)
@@ -145,7 +145,7 @@ func TestLibrary(t *testing.T) {
 // keep neither Close from returning nor the next tracer from working.
 func TestLibraryBrokenOff(t *testing.T) {
 	guest(t)
-	before := observe(t)
+	before := settled(t)
 	tr := start(t.Context(), t)
 	for range 3 {
 		fixture(t, "empty")
