@@ -191,10 +191,25 @@ static __always_inline void count_lost(__u32 kind)
 	__sync_fetch_and_add(&lost[kind], 1);
 }
 
+// make_room reserves size bytes in the ring. Where a kprobe counts as a
+// non-maskable interrupt (5.10), the kernel does not wait for the ring's lock;
+// trying again does.
+static __always_inline void *make_room(__u64 size)
+{
+	void *room = bpf_ringbuf_reserve(&events, size, 0);
+
+	if (room)
+		return room;
+	room = bpf_ringbuf_reserve(&events, size, 0);
+	if (room)
+		return room;
+	return bpf_ringbuf_reserve(&events, size, 0);
+}
+
 // RESERVE makes room for an event of the given kind. The caller must submit.
 #define RESERVE(type, kind_, begin_, tid_)                                                         \
 	({                                                                                         \
-		struct type *event_ = bpf_ringbuf_reserve(&events, sizeof(struct type), 0);        \
+		struct type *event_ = make_room(sizeof(struct type));                              \
 		__sync_fetch_and_add(&produced[kind_], 1);                                         \
 		if (event_) {                                                                      \
 			event_->header.begin = (begin_);                                           \
