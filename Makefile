@@ -2,7 +2,6 @@
 # on the machine, it installs (as root, on Debian), or says what to install.
 
 GO      ?= go
-VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LAB     := $(GO) run ./test/cmd/lab
 
 .DEFAULT_GOAL := build
