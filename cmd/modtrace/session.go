@@ -101,6 +101,14 @@ func start(ctx context.Context, o tracer.Options) (*tracer.Tracer, error) {
 	return tracer.Start(ctx, o)
 }
 
+// smallPages keeps the kernel from collapsing what was given back at the start
+// into huge pages again (khugepaged): some seconds later they would double the
+// memory taken. Children would inherit it, so it comes after the command was
+// started; a kernel without huge pages has nothing to forbid (prctl(2)).
+func smallPages() {
+	_ = unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0)
+}
+
 // create makes a file that only its owner can read: a capture names processes
 // and their arguments.
 func (s *session) create(name string) (*os.File, error) {
@@ -203,6 +211,7 @@ func (s *session) ready() error {
 
 // follow reports every unload that keep wants, until tracing has stopped.
 func (s *session) follow(keep func(unload.Unload) bool) error {
+	smallPages()
 	for u := range s.tracer.Unloads() {
 		if !keep(u) {
 			continue
