@@ -64,7 +64,9 @@ func (c *cli) open(ctx context.Context, o tracer.Options) (_ *session, err error
 		}
 		o.Tap = rawWriter(f)
 	}
-	if s.tracer, err = start(ctx, o); err != nil {
+	// Collecting garbage meanwhile would take a tenth of the time: see settle.
+	debug.SetGCPercent(-1)
+	if s.tracer, err = tracer.Start(ctx, o); err != nil {
 		return nil, err
 	}
 	if err := s.begin(); err != nil {
@@ -90,22 +92,15 @@ func (s *session) begin() error {
 	return s.ready()
 }
 
-// start starts tracing. Collecting garbage meanwhile would take a tenth of the
-// time; what the kernel's types took is given back at once afterwards, and a heap
-// that is collected early stays small from then on.
-func start(ctx context.Context, o tracer.Options) (*tracer.Tracer, error) {
+// settle gives back the memory that starting took and keeps the rest small: by
+// collecting early, and by forbidding the kernel to collapse what was given back
+// into huge pages again, some seconds later (khugepaged). The command that is run
+// would inherit the latter (prctl(2)), so it must have been started; a kernel
+// without huge pages has nothing to forbid.
+func settle() {
 	const early = 25
-	debug.SetGCPercent(-1)
-	defer debug.FreeOSMemory()
-	defer debug.SetGCPercent(early)
-	return tracer.Start(ctx, o)
-}
-
-// smallPages keeps the kernel from collapsing what was given back at the start
-// into huge pages again (khugepaged): some seconds later they would double the
-// memory taken. Children would inherit it, so it comes after the command was
-// started; a kernel without huge pages has nothing to forbid (prctl(2)).
-func smallPages() {
+	debug.SetGCPercent(early)
+	debug.FreeOSMemory()
 	_ = unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0)
 }
 
@@ -211,7 +206,7 @@ func (s *session) ready() error {
 
 // follow reports every unload that keep wants, until tracing has stopped.
 func (s *session) follow(keep func(unload.Unload) bool) error {
-	smallPages()
+	settle()
 	for u := range s.tracer.Unloads() {
 		if !keep(u) {
 			continue
