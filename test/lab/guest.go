@@ -24,6 +24,23 @@ func (l *Lab) GoBuild(ctx context.Context, arch, pkg, out string, flags ...strin
 	return goRun(ctx, arch, append(args, pkg)...)
 }
 
+// ModtracePath is where AddModtrace puts it in the guest.
+const ModtracePath = "/usr/bin/modtrace"
+
+// AddModtrace builds modtrace for the guest and adds it.
+func (l *Lab) AddModtrace(ctx context.Context, a *Initrd, k *Kernel) error {
+	dir, err := os.MkdirTemp("", "modtrace-lab-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	file := filepath.Join(dir, "modtrace")
+	if err := l.GoBuild(ctx, k.Series.Arch, "./cmd/modtrace", file); err != nil {
+		return err
+	}
+	return a.AddHostFile(ModtracePath, file)
+}
+
 // GoTestBuild builds the tests of a package for the guest.
 func (l *Lab) GoTestBuild(ctx context.Context, arch, pkg, out string, flags ...string) error {
 	args := append([]string{"test", "-c", "-trimpath", "-o", out}, flags...)

@@ -85,6 +85,19 @@ func list(s string) []string {
 	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' })
 }
 
+// TestMachine makes a guest with modtrace in it.
+func (l *Lab) TestMachine(t testing.TB, k *Kernel) Machine {
+	t.Helper()
+	initrd, err := l.Initrd(t.Context(), k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.AddModtrace(t.Context(), initrd, k); err != nil {
+		t.Fatal(err)
+	}
+	return Machine{Kernel: k, Initrd: initrd}
+}
+
 // TestBinary builds the tests of a package of this module for k's architecture,
 // static, and returns the file.
 func (l *Lab) TestBinary(t testing.TB, k *Kernel, pkg string, flags ...string) string {

@@ -3,7 +3,6 @@
 package matrix
 
 import (
-	"path/filepath"
 	"testing"
 	"time"
 
@@ -13,24 +12,15 @@ import (
 // machine makes a guest with modtrace and the modules that scenarios use.
 func machine(t *testing.T, l *lab.Lab, k *lab.Kernel) lab.Machine {
 	t.Helper()
-	initrd, err := l.Initrd(t.Context(), k)
-	if err != nil {
+	m := l.TestMachine(t, k)
+	if err := l.AddModules(t.Context(), m.Initrd, k, "loop", "dummy", "tun"); err != nil {
 		t.Fatal(err)
 	}
-	program := filepath.Join(t.TempDir(), "modtrace")
-	if err := l.GoBuild(t.Context(), k.Series.Arch, "./cmd/modtrace", program); err != nil {
+	if err := l.AddKmod(t.Context(), m.Initrd, k); err != nil {
 		t.Fatal(err)
 	}
-	if err := initrd.AddHostFile("/usr/bin/modtrace", program); err != nil {
-		t.Fatal(err)
-	}
-	if err := l.AddModules(t.Context(), initrd, k, "loop", "dummy", "tun"); err != nil {
-		t.Fatal(err)
-	}
-	if err := l.AddKmod(t.Context(), initrd, k); err != nil {
-		t.Fatal(err)
-	}
-	return lab.Machine{Kernel: k, Initrd: initrd, Timeout: 20 * time.Minute}
+	m.Timeout = 20 * time.Minute
+	return m
 }
 
 const scenarios = "./test/scenarios"

@@ -24,8 +24,8 @@ import (
 	"github.com/modtrace/modtrace/unload"
 )
 
-// modtrace is the program under test, where the matrix test puts it.
-const modtrace = "/usr/bin/modtrace"
+// modtrace is the program under test, where the lab puts it.
+const modtrace = lab.ModtracePath
 
 // guest skips a test that is not in a guest, and says on which kernel it is.
 func guest(t *testing.T) (series string) {

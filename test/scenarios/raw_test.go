@@ -178,7 +178,7 @@ func recordInGuests(t *testing.T) {
 				t.Fatal(err)
 			}
 			const inGuest = "/tmp/raw"
-			m := recorder(t, l, k)
+			m := l.TestMachine(t, k)
 			m.Args = []string{"-test.run=^TestRecord$", "-raw-dir=" + inGuest}
 			m.Collect = map[string]string{}
 			for _, r := range recordings(name) {
@@ -189,23 +189,6 @@ func recordInGuests(t *testing.T) {
 			l.RunTests(t, m, l.TestBinary(t, k, "./test/scenarios"))
 		})
 	}
-}
-
-// recorder is a guest with modtrace.
-func recorder(t *testing.T, l *lab.Lab, k *lab.Kernel) lab.Machine {
-	t.Helper()
-	initrd, err := l.Initrd(t.Context(), k)
-	if err != nil {
-		t.Fatal(err)
-	}
-	program := filepath.Join(t.TempDir(), "modtrace")
-	if err := l.GoBuild(t.Context(), k.Series.Arch, "./cmd/modtrace", program); err != nil {
-		t.Fatal(err)
-	}
-	if err := initrd.AddHostFile(modtrace, program); err != nil {
-		t.Fatal(err)
-	}
-	return lab.Machine{Kernel: k, Initrd: initrd}
 }
 
 // make records one command.

@@ -4,7 +4,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"os"
 	"strconv"
 
@@ -27,48 +26,17 @@ kill $!
 `
 
 func newDemo(a *app) *cobra.Command {
-	i := &image{kmod: true}
-	cmd := &cobra.Command{
+	return withImage(a, demo, &cobra.Command{
 		Use:   "demo [KERNEL]",
 		Short: "boot a kernel and unload modules in it under modtrace",
 		Example: `  lab demo
   lab demo arm64-6.12`,
-		Args:              cobra.MaximumNArgs(1),
-		ValidArgsFunction: completeSeries,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			name := defaultKernel
-			if len(args) > 0 {
-				name = args[0]
-			}
-			return demo(cmd.Context(), a, i, name)
-		},
-	}
-	i.flags(cmd.Flags())
-	return cmd
+	})
 }
 
-func demo(ctx context.Context, a *app, i *image, name string) error {
-	l, err := a.open()
-	if err != nil {
-		return err
-	}
-	k, err := a.kernel(ctx, l, name)
-	if err != nil {
-		return err
-	}
-	m := i.machine
-	m.Kernel, m.Stdout, m.Stderr = k, os.Stdout, os.Stderr
+func demo(ctx context.Context, l *lab.Lab, m *lab.Machine) error {
+	m.Stdout, m.Stderr = os.Stdout, os.Stderr
 	m.Args = []string{"sh", "-c", demoScript}
-	if m.Initrd, err = i.build(ctx, l, k); err != nil {
-		return err
-	}
-	hasTool, err := addModtrace(ctx, l, k, m.Initrd)
-	if err != nil {
-		return err
-	}
-	if !hasTool {
-		return errors.New("there is no cmd/modtrace to show")
-	}
 	out := &lab.Terminal{In: os.Stdin, Out: os.Stdout}
 	if cols := out.Columns(); cols > 0 {
 		m.Env = append(m.Env, "COLUMNS="+strconv.Itoa(cols))
@@ -76,7 +44,7 @@ func demo(ctx context.Context, a *app, i *image, name string) error {
 			m.Env = append(m.Env, "COLOR=--color=always")
 		}
 	}
-	res, err := l.Run(ctx, &m)
+	res, err := l.Run(ctx, m)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/modtrace/modtrace/test/lab"
@@ -56,4 +57,35 @@ func (i *image) build(ctx context.Context, l *lab.Lab, k *lab.Kernel) (*lab.Init
 		}
 	}
 	return a, nil
+}
+
+// withImage makes a command of do, which is given a machine with modtrace, the
+// fixture modules and Debian's kmod in it, on the kernel that its argument names.
+func withImage(a *app, do func(context.Context, *lab.Lab, *lab.Machine) error, cmd *cobra.Command) *cobra.Command {
+	i := &image{kmod: true}
+	cmd.Args = cobra.MaximumNArgs(1)
+	cmd.ValidArgsFunction = completeSeries
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		name := defaultKernel
+		if len(args) > 0 {
+			name = args[0]
+		}
+		l, err := a.open()
+		if err != nil {
+			return err
+		}
+		m := i.machine
+		if m.Kernel, err = a.kernel(cmd.Context(), l, name); err != nil {
+			return err
+		}
+		if m.Initrd, err = i.build(cmd.Context(), l, m.Kernel); err != nil {
+			return err
+		}
+		if err := l.AddModtrace(cmd.Context(), m.Initrd, m.Kernel); err != nil {
+			return err
+		}
+		return do(cmd.Context(), l, &m)
+	}
+	i.flags(cmd.Flags())
+	return cmd
 }

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -15,8 +14,7 @@ import (
 )
 
 func newShell(a *app) *cobra.Command {
-	i := &image{kmod: true}
-	cmd := &cobra.Command{
+	return withImage(a, shell, &cobra.Command{
 		Use:   "shell [KERNEL]",
 		Short: "boot a kernel and give a prompt in it",
 		Long: `Shell boots a kernel and gives a prompt in it, with modtrace built from this
@@ -24,45 +22,19 @@ repository, the fixture modules and Debian's kmod. Leave with exit or Ctrl-D;
 Ctrl-] ends the machine whatever it does.`,
 		Example: `  lab shell
   lab shell amd64-7 --module tun,veth --append lockdown=integrity`,
-		Args:              cobra.MaximumNArgs(1),
-		ValidArgsFunction: completeSeries,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			name := defaultKernel
-			if len(args) > 0 {
-				name = args[0]
-			}
-			return shell(cmd.Context(), a, i, name)
-		},
-	}
-	i.flags(cmd.Flags())
-	return cmd
+	})
 }
 
-func shell(ctx context.Context, a *app, i *image, name string) error {
+func shell(ctx context.Context, l *lab.Lab, m *lab.Machine) error {
 	terminal := &lab.Terminal{In: os.Stdin, Out: os.Stdout}
-	l, err := a.open()
-	if err != nil {
-		return err
-	}
-	k, err := a.kernel(ctx, l, name)
-	if err != nil {
-		return err
-	}
-	m := i.machine
-	m.Kernel, m.Terminal, m.Timeout = k, terminal, -1
-	if m.Initrd, err = i.build(ctx, l, k); err != nil {
-		return err
-	}
-	hasTool, err := addModtrace(ctx, l, k, m.Initrd)
-	if err != nil {
-		return err
-	}
+	m.Terminal, m.Timeout = terminal, -1
+	k := m.Kernel
 	term := os.Getenv("TERM")
 	if err := l.AddInteractive(ctx, m.Initrd, k, term); err != nil {
 		return err
 	}
-	m.Initrd.AddFile("etc/motd", 0o644, []byte(motd(k, hasTool)))
-	m.Initrd.AddFile("etc/profile", 0o644, []byte("cat /etc/motd\nPS1='"+name+":\\w# '\n"))
+	m.Initrd.AddFile("etc/motd", 0o644, []byte(motd(k)))
+	m.Initrd.AddFile("etc/profile", 0o644, []byte("cat /etc/motd\nPS1='"+k.Series.Name+":\\w# '\n"))
 	m.Args = []string{"bash", "--login"}
 	m.Env = append(m.Env, "TERM="+term)
 	fmt.Fprintf(os.Stderr, "lab: booting %s; Ctrl-] ends the machine\n", k.Release)
@@ -71,7 +43,7 @@ func shell(ctx context.Context, a *app, i *image, name string) error {
 		return err
 	}
 	defer restore()
-	res, err := l.Run(ctx, &m)
+	res, err := l.Run(ctx, m)
 	switch {
 	case errors.Is(err, lab.ErrEscaped):
 		return nil
@@ -83,42 +55,17 @@ func shell(ctx context.Context, a *app, i *image, name string) error {
 	return nil
 }
 
-// addModtrace builds the tool for the guest, once there is one to build.
-func addModtrace(ctx context.Context, l *lab.Lab, k *lab.Kernel, image *lab.Initrd) (bool, error) {
-	root, err := lab.ModuleRoot(ctx)
-	if err != nil {
-		return false, err
-	}
-	if _, err := os.Stat(filepath.Join(root, "cmd", "modtrace")); err != nil {
-		return false, nil
-	}
-	dir, err := os.MkdirTemp("", "modtrace-lab-")
-	if err != nil {
-		return false, err
-	}
-	defer os.RemoveAll(dir)
-	file := filepath.Join(dir, "modtrace")
-	if err := l.GoBuild(ctx, k.Series.Arch, "./cmd/modtrace", file); err != nil {
-		return false, err
-	}
-	return true, image.AddHostFile("usr/bin/modtrace", file)
-}
+func motd(k *lab.Kernel) string {
+	return fmt.Sprintf(`
+Debian's kernel %s (%s). The fixture modules lie in /fixtures; try
 
-func motd(k *lab.Kernel, hasTool bool) string {
-	text := fmt.Sprintf("\nDebian's kernel %s (%s). The fixture modules lie in /fixtures; try\n\n", k.Release, k.Suite)
-	if hasTool {
-		text += `  modtrace check
+  modtrace check
   modprobe slow sleep_ms=200 work_ms=100 && modtrace run -- rmmod slow
   modprobe user && modtrace run -- busybox rmmod busy
   modprobe hang kind=work && modtrace run -- rmmod hang    # Ctrl-C says how far it came
   echo 1 >/sys/module/release/parameters/go                # lets hang go
-`
-	} else {
-		text += `  modprobe slow sleep_ms=200 && time rmmod slow && dmesg | tail -n 1
-  modprobe busy && sleep 1000 </dev/busy & rmmod busy
-  modprobe hang kind=work && (rmmod hang &)
-  echo 1 >/sys/module/release/parameters/go    # lets hang go
-`
-	}
-	return text + "\nexit, or Ctrl-D, powers the machine off.\n\n"
+
+exit, or Ctrl-D, powers the machine off.
+
+`, k.Release, k.Suite)
 }
