@@ -11,7 +11,6 @@ import (
 // noBoundary marks hooks that see something other than a phase's beginning.
 const noBoundary = bpf.UnloadBoundaryBOUNDARIES
 
-// Mechanisms, as the plan names them.
 const (
 	fentry    = "fentry"
 	fexit     = "fexit"
@@ -20,6 +19,9 @@ const (
 	tpBTF     = "tp_btf"
 	rawTP     = "raw_tp"
 )
+
+// Mechanisms lists the ways of attaching, as the plan names them.
+func Mechanisms() []string { return []string{fentry, fexit, kprobe, kretprobe, tpBTF, rawTP} }
 
 // candidate is one way to see something: a BPF program, how it is attached and
 // to what.

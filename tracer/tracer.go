@@ -26,8 +26,8 @@ type Options struct {
 	// RingBytes is the size of the ring buffer: a power of two, at least a
 	// page. 0 is 256 KiB.
 	RingBytes int
-	// Mechanisms limits the ways of attaching to those named (fentry, fexit,
-	// kprobe, kretprobe, tp_btf, raw_tp); empty is all, best first.
+	// Mechanisms limits the ways of attaching to those named, of what the
+	// function Mechanisms lists; empty is all, best first.
 	Mechanisms []string
 	// Tap, if set, is given every raw record as it comes. The bytes are only
 	// valid during the call.

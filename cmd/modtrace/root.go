@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"runtime/debug"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -49,7 +50,7 @@ func execute(args []string, stdout, stderr *os.File) int {
 	// The report alone goes to stdout; help that was asked for does too.
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.Execute()
+	cmd, err := root.ExecuteC()
 	if err == nil {
 		return 0
 	}
@@ -62,7 +63,7 @@ func execute(args []string, stdout, stderr *os.File) int {
 	}
 	if !c.started {
 		complain(stderr, err)
-		fmt.Fprintln(stderr, "  try: modtrace --help")
+		fmt.Fprintf(stderr, "  try: %s --help\n", cmd.CommandPath())
 		return exitUsage
 	}
 	complain(stderr, err)
@@ -126,7 +127,7 @@ time went, and for a refusal why it was refused.`,
 	flags.StringVar(&c.color, "color", "auto", "colour tables: auto, always or never")
 	flags.BoolVarP(&c.verbose, "verbose", "v", false, "show more of each unload")
 	flags.StringVar(&c.btf, "btf", "", "take the kernel's types from `FILE`, for kernels without BTF")
-	flags.StringSliceVar(&c.hooks, "hooks", nil, "limit how functions are hooked to these of fentry, fexit, kprobe, kretprobe, tp_btf, raw_tp")
+	flags.StringSliceVar(&c.hooks, "hooks", nil, "limit how functions are hooked to these: "+strings.Join(tracer.Mechanisms(), ", "))
 	flags.IntVar(&c.ringBytes, "ring-bytes", 0, "size of the ring buffer, a power of two (default 256 KiB)")
 	flags.StringVar(&c.readyFile, "ready-file", "", "create this file once tracing has begun")
 	flags.StringVar(&c.rawFile, "raw-file", "", "write the raw events to this file, for replay in tests")
@@ -180,6 +181,11 @@ func (c *cli) prepare(*cobra.Command, []string) error {
 	}
 	if c.ringBytes < 0 || c.ringBytes&(c.ringBytes-1) != 0 || c.ringBytes != 0 && c.ringBytes < os.Getpagesize() {
 		return fmt.Errorf("--ring-bytes is %d: it takes a power of two of at least %d", c.ringBytes, os.Getpagesize())
+	}
+	for _, name := range c.hooks {
+		if !slices.Contains(tracer.Mechanisms(), name) {
+			return fmt.Errorf("--hooks names %q: it takes some of %s", name, strings.Join(tracer.Mechanisms(), ", "))
+		}
 	}
 	c.started = true
 	return nil
