@@ -67,7 +67,7 @@ func attempts() []attempt {
 		{name: "loading",
 			setUp:  func(t *testing.T) { startInsert(t, "slow", "init_sleep_ms=1500"); awaitState(t, "slow", "coming") },
 			try:    deleteModule("slow", unix.O_NONBLOCK),
-			after:  func(t *testing.T) { awaitState(t, "slow", "live"); deleted(t, "slow") },
+			after:  func(t *testing.T) { awaitUnused(t, "slow"); deleted(t, "slow") },
 			errno:  unix.EBUSY,
 			reason: unload.ReasonLoading, module: "slow", count: 1, flags: nonblock},
 		{name: "not found",
@@ -119,6 +119,14 @@ func awaitState(t *testing.T, name, state string) {
 		b, err := os.ReadFile("/sys/module/" + name + "/initstate")
 		return err == nil && strings.TrimSpace(string(b)) == state
 	})
+}
+
+// awaitUnused waits for a module to be loaded and let go of by its loader, which
+// happens in this order.
+func awaitUnused(t *testing.T, name string) {
+	t.Helper()
+	awaitState(t, name, "live")
+	await(t, name+" to be let go of", func() bool { n, ok := loaded(t, name); return ok && n == 0 })
 }
 
 // asNobody tries to unload as a thread without any capability.
