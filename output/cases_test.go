@@ -156,8 +156,8 @@ func spinning() unload.Unload {
 func waits() unload.Unload {
 	u := slow()
 	u.Phases[2].Waits = []unload.Wait{
-		{Cause: "mutex", Count: 3, Duration: 10e6, Stack: []string{}},
-		{Cause: "workqueue", Count: 1, Duration: 600e6, Stack: []string{}},
+		{Cause: unload.CauseMutex, Count: 3, Duration: 10e6, Stack: []string{}},
+		{Cause: unload.CauseWorkqueue, Count: 1, Duration: 600e6, Stack: []string{}},
 	}
 	return u
 }

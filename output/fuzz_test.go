@@ -30,7 +30,7 @@ func scramble(text string, n int64, flags uint) unload.Unload {
 	u.Phases[1].Name = unload.PhaseName(text)
 	u.Phases[2].Merged = []unload.PhaseName{unload.PhaseName(text), unload.Return}
 	u.Phases[3].Merged = []unload.PhaseName{unload.Return}
-	u.Phases[0].Waits = []unload.Wait{{Cause: text, Duration: n}}
+	u.Phases[0].Waits = []unload.Wait{{Cause: unload.Cause(text), Duration: n}}
 	u.Caller = unload.Caller{
 		PID: int(n), TID: int(n >> 1), UID: -1, Comm: text, Exe: text, Cgroup: text,
 		Cmdline:   append(strings.Split(text, "/"), text),

@@ -88,12 +88,8 @@ func TestVerdictOfOddities(t *testing.T) {
 }
 
 func TestEveryCauseHasWords(t *testing.T) {
-	causes := []string{
-		"rcu_grace_period", "rcu_barrier", "srcu", "mutex", "rwsem", "completion", "workqueue", "kthread_stop", "timer",
-		"sleep", "kernfs_drain", "device_users", "netdev_users", "async_work", "block_freeze", "io", "preempted", "other",
-	}
 	unknown := screen{}.waiting("x")[:len("waiting (")]
-	for _, c := range causes {
+	for _, c := range unload.Causes() {
 		if got := (screen{}).waiting(c); len(got) < len("asleep") || got[:min(len(got), len(unknown))] == unknown {
 			t.Errorf("%s: %q", c, got)
 		}

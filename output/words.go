@@ -44,34 +44,34 @@ func doing(name unload.PhaseName) string {
 }
 
 // waiting says for what a task was off the CPU, by the cause of its wait.
-func (s screen) waiting(cause string) string {
-	words := map[string]string{
-		"rcu_grace_period": "an RCU grace period",
-		"rcu_barrier":      "RCU callbacks",
-		"srcu":             "an SRCU grace period",
-		"mutex":            "a mutex",
-		"rwsem":            "a read-write semaphore",
-		"completion":       "a completion",
-		"workqueue":        "a work item",
-		"kthread_stop":     "a kernel thread to stop",
-		"timer":            "a timer",
-		"kernfs_drain":     "users of a sysfs file",
-		"device_users":     "users of a device",
-		"netdev_users":     "users of a network interface",
-		"async_work":       "asynchronous calls",
-		"block_freeze":     "block requests",
-		"io":               "I/O",
-		"preempted":        "its turn on a CPU",
+func (s screen) waiting(cause unload.Cause) string {
+	words := map[unload.Cause]string{
+		unload.CauseRCU:         "an RCU grace period",
+		unload.CauseRCUBarrier:  "RCU callbacks",
+		unload.CauseSRCU:        "an SRCU grace period",
+		unload.CauseMutex:       "a mutex",
+		unload.CauseRWSem:       "a read-write semaphore",
+		unload.CauseCompletion:  "a completion",
+		unload.CauseWorkqueue:   "a work item",
+		unload.CauseKthreadStop: "a kernel thread to stop",
+		unload.CauseTimer:       "a timer",
+		unload.CauseKernfsDrain: "users of a sysfs file",
+		unload.CauseDeviceUsers: "users of a device",
+		unload.CauseNetdevUsers: "users of a network interface",
+		unload.CauseAsyncWork:   "asynchronous calls",
+		unload.CauseBlockFreeze: "block requests",
+		unload.CauseIO:          "I/O",
+		unload.CausePreempted:   "its turn on a CPU",
 	}
 	switch {
 	case words[cause] != "":
 		return "waiting for " + words[cause]
-	case cause == "", cause == "other":
+	case cause == "", cause == unload.CauseOther:
 		return "asleep"
-	case cause == "sleep":
+	case cause == unload.CauseSleep:
 		return "asleep for a set time"
 	}
-	return "waiting (" + s.name(cause, 24) + ")"
+	return "waiting (" + s.name(string(cause), 24) + ")"
 }
 
 // activity says what the task did for most of a phase.
