@@ -105,11 +105,18 @@ static __always_inline bool current_task_typed(void)
 	return bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_get_current_task_btf);
 }
 
+// slot_key is the number of the slot that a thread tries at the given attempt.
+// Threads that meet at one go on to different ones.
+static __always_inline __u32 slot_key(__u32 tid, __u32 attempt)
+{
+	return (tid + attempt * (tid / SLOTS * 2 + 1)) & (SLOTS - 1);
+}
+
 // slot_of gives the slot that a thread has taken, or NULL.
 static __always_inline struct slot *slot_of(__u32 tid)
 {
 	for (__u32 i = 0; i < PROBES; i++) {
-		__u32 key = (tid + i) & (SLOTS - 1);
+		__u32 key = slot_key(tid, i);
 		struct slot *s = bpf_map_lookup_elem(&unloads, &key);
 
 		if (s && s->tid == tid && s->owners)
@@ -127,7 +134,7 @@ static __always_inline struct slot *slot_of(__u32 tid)
 static __always_inline struct slot *take_slot(__u32 tid)
 {
 	for (__u32 i = 0; i < PROBES; i++) {
-		__u32 key = (tid + i) & (SLOTS - 1);
+		__u32 key = slot_key(tid, i);
 		struct slot *s = bpf_map_lookup_elem(&unloads, &key);
 
 		if (!s)

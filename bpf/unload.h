@@ -122,19 +122,36 @@ static __always_inline bool remember(__u64 begin, __u32 tid, __u32 flags)
 	return true;
 }
 
+// in_hand says that the current task's unload was noted a moment ago.
+static __always_inline bool in_hand(void)
+{
+	struct slot *s = current_slot();
+
+	return s && s->end.stage == AT_ENTER;
+}
+
+// begin_unload notes that an unload begins, unless that is done already.
+static __always_inline void begin_unload(__u64 begin, __u32 flags)
+{
+	if (in_hand() || remember(begin, bpf_get_current_pid_tgid(), flags))
+		return;
+	__sync_fetch_and_add(&produced[KIND_END], 1);
+	count_lost(KIND_END);
+}
+
 static __always_inline int enter(unsigned long name, __u32 flags)
 {
 	__u64 begin = bpf_ktime_get_ns(), ids = bpf_get_current_pid_tgid();
-	__u32 tid = ids;
+	struct end *u;
 	struct begin *e;
 
 	if (!armed || !wanted())
 		return 0;
-	if (!remember(begin, tid, flags)) {
-		__sync_fetch_and_add(&produced[KIND_END], 1);
-		count_lost(KIND_END);
-	}
-	e = RESERVE(begin, KIND_BEGIN, begin, tid);
+	begin_unload(begin, flags);
+	u = current_unload();
+	if (u)
+		begin = u->header.begin;
+	e = RESERVE(begin, KIND_BEGIN, begin, ids);
 	if (!e)
 		return 0;
 	e->cgroup = bpf_get_current_cgroup_id();
@@ -300,6 +317,32 @@ int enter_kprobe(struct pt_regs *ctx)
 	struct pt_regs *regs = (struct pt_regs *)PT_REGS_PARM1(ctx);
 
 	return enter(LOAD(false, regs, FIRST_ARGUMENT), LOAD(false, regs, SECOND_ARGUMENT));
+}
+
+// The double of enter_fentry, where that may be skipped: an unload whose caller
+// is not known is better than none. A kprobe is not preempted; where kprobes are
+// locked, at least the program is short.
+static __always_inline int enter_double(__u32 flags)
+{
+	__u64 begin = bpf_ktime_get_ns();
+
+	if (armed && wanted())
+		begin_unload(begin, flags);
+	return 0;
+}
+
+SEC("kprobe/" DELETE_MODULE)
+int enter_double_kprobe(struct pt_regs *ctx)
+{
+	struct pt_regs *regs = (struct pt_regs *)PT_REGS_PARM1(ctx);
+
+	return enter_double(LOAD(false, regs, SECOND_ARGUMENT));
+}
+
+SEC("fentry/" DELETE_MODULE)
+int BPF_PROG(enter_double_fentry, struct pt_regs *regs)
+{
+	return enter_double(regs->SECOND_ARGUMENT);
 }
 
 // Where the registers' type is not known (5.10) and kprobes are locked, the

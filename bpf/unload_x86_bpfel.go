@@ -152,6 +152,8 @@ const (
 	UnloadProgEndFexit               = "end_fexit"
 	UnloadProgEndKretprobe           = "end_kretprobe"
 	UnloadProgEnterBlindFentry       = "enter_blind_fentry"
+	UnloadProgEnterDoubleFentry      = "enter_double_fentry"
+	UnloadProgEnterDoubleKprobe      = "enter_double_kprobe"
 	UnloadProgEnterFentry            = "enter_fentry"
 	UnloadProgEnterKprobe            = "enter_kprobe"
 	UnloadProgExitFexit              = "exit_fexit"
@@ -262,6 +264,8 @@ type UnloadProgramSpecs struct {
 	EndFexit               *ebpf.ProgramSpec `ebpf:"end_fexit"`
 	EndKretprobe           *ebpf.ProgramSpec `ebpf:"end_kretprobe"`
 	EnterBlindFentry       *ebpf.ProgramSpec `ebpf:"enter_blind_fentry"`
+	EnterDoubleFentry      *ebpf.ProgramSpec `ebpf:"enter_double_fentry"`
+	EnterDoubleKprobe      *ebpf.ProgramSpec `ebpf:"enter_double_kprobe"`
 	EnterFentry            *ebpf.ProgramSpec `ebpf:"enter_fentry"`
 	EnterKprobe            *ebpf.ProgramSpec `ebpf:"enter_kprobe"`
 	ExitFexit              *ebpf.ProgramSpec `ebpf:"exit_fexit"`
@@ -401,6 +405,8 @@ type UnloadPrograms struct {
 	EndFexit               *ebpf.Program `ebpf:"end_fexit"`
 	EndKretprobe           *ebpf.Program `ebpf:"end_kretprobe"`
 	EnterBlindFentry       *ebpf.Program `ebpf:"enter_blind_fentry"`
+	EnterDoubleFentry      *ebpf.Program `ebpf:"enter_double_fentry"`
+	EnterDoubleKprobe      *ebpf.Program `ebpf:"enter_double_kprobe"`
 	EnterFentry            *ebpf.Program `ebpf:"enter_fentry"`
 	EnterKprobe            *ebpf.Program `ebpf:"enter_kprobe"`
 	ExitFexit              *ebpf.Program `ebpf:"exit_fexit"`
@@ -455,6 +461,8 @@ func (p *UnloadPrograms) Close() error {
 		p.EndFexit,
 		p.EndKretprobe,
 		p.EnterBlindFentry,
+		p.EnterDoubleFentry,
+		p.EnterDoubleKprobe,
 		p.EnterFentry,
 		p.EnterKprobe,
 		p.ExitFexit,

@@ -26,8 +26,12 @@ type loader struct {
 	maps     map[string]*ebpf.Map
 	vars     map[string]*ebpf.Variable
 
+	// preemptible says that a task may be taken off the CPU inside a program.
+	preemptible bool
+
 	plan     Plan
 	programs []*ebpf.Program
+	doubles  []double
 	links    []link.Link
 }
 
@@ -37,7 +41,11 @@ func newLoader(o Options) (_ *loader, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the BPF object: %w", err)
 	}
-	l := &loader{spec: spec, cache: btf.NewCache()}
+	l := &loader{
+		spec:        spec,
+		cache:       btf.NewCache(),
+		preemptible: preemptible(),
+	}
 	if err := l.readTypes(o.BTF); err != nil {
 		return nil, err
 	}
@@ -138,11 +146,76 @@ func (l *loader) keep(t *try) error {
 	if t.link != nil {
 		l.programs = append(l.programs, t.program)
 		l.links = append(l.links, t.link)
+		if err := l.double(t); err != nil {
+			return err
+		}
 	}
 	if t.link == nil && t.hook.required {
 		return explainLoad("attaching to "+t.hook.candidates[0].function, t.err)
 	}
 	return nil
+}
+
+// double attaches a second program to an unload's beginning and end, where tasks
+// may be preempted inside a program: the kernel skips a program for whoever comes
+// to it on the same processor meanwhile (kernel/bpf/trampoline.c,
+// __bpf_prog_enter_recur), and an unload whose beginning is skipped would not be
+// reported at all. The second does nothing where the first has run.
+func (l *loader) double(t *try) error {
+	c := t.hook.candidates[t.next]
+	if !l.preemptible || c.mechanism != fentry && c.mechanism != fexit {
+		return nil
+	}
+	for _, spare := range doubles(t.hook.boundary) {
+		if !allowed(spare.mechanism, t.only) {
+			continue
+		}
+		p, err := l.load(spare)
+		if err != nil {
+			continue
+		}
+		lk, err := attachProgram(spare, p)
+		if err != nil {
+			if err := p.Close(); err != nil {
+				return err
+			}
+			continue
+		}
+		l.links = append(l.links, lk)
+		l.doubles = append(l.doubles, double{t.program, p, spare.program == c.program})
+		return nil
+	}
+	return nil
+}
+
+// double is a program that stands in for another. alike says that it makes up
+// for it wholly.
+type double struct {
+	first, second *ebpf.Program
+	alike         bool
+}
+
+// missed counts how often a program could not run and no double did; it cannot
+// be told which calls either of a pair was skipped for, so the count is an upper
+// bound.
+func (l *loader) missed() (total int64) {
+	for _, p := range l.programs {
+		total += misses(p)
+	}
+	for _, d := range l.doubles {
+		if d.alike {
+			total -= max(0, misses(d.first)-misses(d.second))
+		}
+	}
+	return total
+}
+
+func misses(p *ebpf.Program) int64 {
+	s, err := p.Stats()
+	if err != nil {
+		return 0
+	}
+	return int64(s.RecursionMisses)
 }
 
 // knows says whether the kernel itself, not a module, has the function or
@@ -194,9 +267,12 @@ func (l *loader) close() error {
 	for _, p := range l.programs {
 		errs = append(errs, p.Close())
 	}
+	for _, d := range l.doubles {
+		errs = append(errs, d.second.Close())
+	}
 	for _, m := range l.maps {
 		errs = append(errs, m.Close())
 	}
-	l.links, l.programs, l.maps = nil, nil, nil
+	l.links, l.programs, l.doubles, l.maps = nil, nil, nil, nil
 	return errors.Join(errs...)
 }

@@ -128,6 +128,19 @@ func hooks() []hook {
 	}
 }
 
+// doubles lists programs of which one runs beside the trampoline's at a boundary,
+// where the kernel may skip that: see loader.double.
+func doubles(boundary bpf.UnloadBoundary) []candidate {
+	call := systemCall()
+	switch boundary {
+	case bpf.UnloadBoundaryAT_ENTER:
+		return []candidate{{"enter_double_kprobe", kprobe, call}, {"enter_double_fentry", fentry, call}}
+	case bpf.UnloadBoundaryAT_END:
+		return exit("end", call)[:1]
+	}
+	return nil
+}
+
 // Plan is what becomes of every hook on this machine, in the kernel's order.
 type Plan []unload.Hook
 

@@ -57,7 +57,7 @@ type Stats struct {
 	Read       map[string]int64 // events read, by kind
 	Lost       map[string]int64 // events that found no room, by kind
 	Damaged    int64            // records that made no sense
-	Missed     int64            // times a program could not run
+	Missed     int64            // times a program could not run, at most
 }
 
 // Start attaches everything and arms it: unloads that begin after it returns
@@ -235,11 +235,7 @@ func (t *Tracer) Close() error {
 func (t *Tracer) count() {
 	t.stats.Produced = t.loader.counters("produced")
 	t.stats.Lost = t.loader.counters("lost")
-	for _, p := range t.loader.programs {
-		if s, err := p.Stats(); err == nil {
-			t.stats.Missed += int64(s.RecursionMisses)
-		}
-	}
+	t.stats.Missed = t.loader.missed()
 }
 
 // counters reads one of the arrays that count events by kind.
