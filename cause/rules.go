@@ -80,8 +80,11 @@ func means() []rule {
 			"io_schedule", "io_schedule_timeout",
 		}},
 		{unload.CauseIO, []unload.Cause{open, unload.CauseCompletion}, []string{ // kernel/sched/completion.c, block/blk-mq.c, block/bio.c, mm/filemap.c
-			"wait_for_completion_io*", "wait_for_common_io*", "bit_wait_io*", "blk_execute_rq", "submit_bio_wait",
+			"wait_for_completion_io*", "bit_wait_io*", "blk_execute_rq", "submit_bio_wait",
 			"blk_wait_io", "bio_await",
+		}},
+		{unload.CauseIO, nil, []string{ // kernel/sched/completion.c: not inlined into each caller on 5.10 and 7
+			"wait_for_common", "__wait_for_common", "do_wait_for_common",
 		}},
 		{unload.CauseIO, nil, []string{ // mm/filemap.c, fs/buffer.c
 			"wait_on_page_*", "folio_wait_*", "__lock_page*", "__folio_lock*", "__wait_on_buffer", "__lock_buffer",
@@ -90,7 +93,7 @@ func means() []rule {
 			"wait_for_completion*", "wait_for_common", "__wait_for_common", "do_wait_for_common",
 		}},
 		{unload.CauseSleep, []unload.Cause{open}, []string{ // kernel/time/sleep_timeout.c, before 6.13 timer.c and hrtimer.c
-			"msleep", "msleep_interruptible", "ssleep", "fsleep", "usleep_range*", "schedule_hrtimeout*",
+			"msleep", "msleep_interruptible", "fsleep", "usleep_range*", "schedule_hrtimeout*",
 			"schedule_timeout_interruptible", "schedule_timeout_killable",
 			"schedule_timeout_uninterruptible", "schedule_timeout_idle",
 		}},
@@ -98,7 +101,7 @@ func means() []rule {
 			"mutex_lock*", "__mutex_lock*", "ww_mutex_lock*", "__ww_mutex_lock*",
 		}},
 		{unload.CauseMutex, []unload.Cause{open}, []string{ // kernel/locking/rtmutex*.c, spinlock_rt.c: PREEMPT_RT
-			"rt_mutex_*", "__rt_mutex_*", "rt_spin_lock*", "__rt_spin_lock*", "rtlock_*",
+			"rt_mutex_*", "__rt_mutex_*", "rt_spin_lock*", "rtlock_*",
 		}},
 		{unload.CauseRWSem, []unload.Cause{open}, []string{ // kernel/locking/rwsem.c, percpu-rwsem.c, kernel/cpu.c
 			"rwsem_down_*", "down_write*", "down_read*", "__down_write*", "__down_read*",
@@ -131,8 +134,8 @@ func purposes() []rule {
 		// the same thing. kernel/rcu/update.c, tree.c, tree_exp.h, tasks.h,
 		// sync.c; the waiting for one's turn there is a sleep or a work item.
 		{unload.CauseRCU, []unload.Cause{open, unload.CauseCompletion, unload.CauseMutex, unload.CauseWorkqueue}, []string{
-			"synchronize_rcu*", "cond_synchronize_rcu*", "__wait_rcu_gp", "wait_rcu_gp*", "exp_funnel_lock",
-			"synchronize_sched*", "synchronize_net", "rcu_sync_enter",
+			"synchronize_rcu*", "cond_synchronize_rcu*", "__wait_rcu_gp", "exp_funnel_lock",
+			"synchronize_net", "rcu_sync_enter",
 		}},
 		{unload.CauseRCUBarrier, []unload.Cause{open, unload.CauseCompletion, unload.CauseMutex}, []string{ // kernel/rcu/tree.c, tasks.h
 			"rcu_barrier*",
@@ -195,6 +198,7 @@ func owners() []rule {
 			"snd_card_free", "snd_card_disconnect_sync", // sound/core/init.c
 			"i2c_del_adapter",                // drivers/i2c/i2c-core-base.c
 			"vfio_unregister_group_dev",      // drivers/vfio/vfio_main.c
+			"vfio_del_group_dev",             // its name on 5.10, drivers/vfio/vfio.c
 			"hwrng_unregister",               // drivers/char/hw_random/core.c
 			"tee_device_unregister",          // drivers/tee/tee_core.c
 			"thermal_zone_device_unregister", // drivers/thermal/thermal_core.c
