@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 //
-// What the kernel side tells the Go side: one header, four kinds of record.
+// What the kernel side tells the Go side: one header, a kind of record each.
 // Only fixed-width integers and byte arrays, so that the Go bindings are exact.
 
 #ifndef MODTRACE_EVENT_H
@@ -13,12 +13,18 @@
 #define ANCESTORS 2 // the Go side finds those above; near ones may be gone by then
 #define CMDLINE_LEN 256
 #define EXECFN_LEN 128
+#define STACK_DEPTH 64
+#define WAKER_DEPTH 24
+#define DETAIL_LEN 32
 
 enum kind {
 	KIND_BEGIN = 1, // delete_module was entered
 	KIND_DEPENDENT, // a module that uses the one to be unloaded; only on refusal
 	KIND_REFERENCE, // the unloading task took or dropped a reference
 	KIND_END,	// delete_module returned, or its task died
+	KIND_WAIT,	// the unloading task was off the CPU
+	KIND_SAMPLE,	// the unloading task was found running
+	KIND_NAME,	// only in recordings: the name that an address had
 	KINDS,
 };
 
@@ -85,6 +91,50 @@ struct reference {
 	__u8 name[NAME_LEN];
 };
 
+// Whom a task is about to wait for, as the function that waits was told.
+enum blocker_kind {
+	BLOCKER_NONE,
+	BLOCKER_LOCK,	   // the owner of a mutex or rw_semaphore
+	BLOCKER_WORK,	   // a work item
+	BLOCKER_WORKQUEUE, // all of a workqueue
+	BLOCKER_KTHREAD,   // a kernel thread to stop
+	BLOCKER_KERNFS,	   // users of a file in sysfs
+	BLOCKERS,
+};
+
+struct blocker {
+	__u64 function; // of the work item
+	__u32 kind;
+	__u32 pid;
+	__u8 comm[COMM_LEN];
+	__u8 detail[DETAIL_LEN]; // the name of the workqueue or file
+};
+
+// A wait, from the switch away to the switch back. As much of stack is sent as
+// there is. Stacks are addresses, innermost first.
+struct wait {
+	struct header header;
+	__u64 since, until;
+	__u32 boundary; // the phase it fell in
+	__u32 depth, waker_depth;
+	__u32 waker_pid;
+	__u8 preempted; // the task could have gone on
+	__u8 woken;
+	__u8 pad[6];
+	__u8 waker_comm[COMM_LEN];
+	struct blocker blocker;
+	__u64 waker_stack[WAKER_DEPTH];
+	__u64 stack[STACK_DEPTH];
+};
+
+struct sample {
+	struct header header;
+	__u64 time;
+	__u32 boundary;
+	__u32 depth;
+	__u64 stack[STACK_DEPTH];
+};
+
 // What an unloading task has come to. It lives in a map while the unload is in
 // flight, where the Go side can read it, and is sent as it is at the end.
 struct end {
@@ -93,12 +143,15 @@ struct end {
 	__u64 off_cpu[BOUNDARIES]; // ns off the CPU in the phase that begins there
 	__u64 last;		   // the time of the last stamp
 	__u64 off_since;	   // since when it is off the CPU now, or 0
+	__u64 sampled;		   // the time of the last sample
 	__u64 module;		   // the address of its struct module, never shown
 	__u64 taints;
 	__s64 result;
 	__u32 flags; // as given to delete_module
 	__u32 stage; // the last boundary passed
 	__u32 references;
+	__u32 waits;
+	__u32 samples;
 	__u32 lost; // events of this unload that found no room
 	__s32 refcnt;
 	__u32 state; // the module's, when the kernel looked it up

@@ -98,12 +98,46 @@ struct mm_struct {
 	unsigned long arg_start, arg_end, env_start, env_end;
 };
 
+typedef struct {
+	long counter;
+} atomic_long_t;
+
+// The owner is a task's address, with flags in its lowest three bits
+// (kernel/locking/mutex.c, kernel/locking/rwsem.c).
+struct mutex {
+	atomic_long_t owner;
+};
+
+struct rw_semaphore {
+	atomic_long_t owner;
+};
+
+struct work_struct {
+	void (*func)(struct work_struct *work);
+};
+
+struct workqueue_struct {
+	char name[24]; // 32 since 6.9
+};
+
+struct kernfs_node {
+	const char *name;
+};
+
+struct hrtimer;
+
 struct task_struct {
+	unsigned int __state;
 	int pid, tgid;
 	struct task_struct *real_parent;
 	struct cred *cred;
 	struct mm_struct *mm;
 	char comm[16];
+};
+
+// The name of __state before 5.14.
+struct task_struct___old {
+	long state;
 };
 
 #pragma clang attribute pop

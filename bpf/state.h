@@ -50,6 +50,7 @@ struct slot {
 	__u32 owners; // 1: taken; more only while somebody tries to
 	__u32 tid;
 	struct end end;
+	struct wait wait; // the one it is in, or was in last
 };
 
 struct {
@@ -63,6 +64,9 @@ struct {
 const struct begin *unused_begin __attribute__((unused));
 const struct dependent *unused_dependent __attribute__((unused));
 const struct reference *unused_reference __attribute__((unused));
+const struct wait *unused_wait __attribute__((unused));
+const struct sample *unused_sample __attribute__((unused));
+const enum blocker_kind *unused_blocker_kind __attribute__((unused));
 const struct slot *unused_slot __attribute__((unused));
 const struct end *unused_end __attribute__((unused));
 const enum kind *unused_kind __attribute__((unused));

@@ -8,5 +8,8 @@
 #include "unload.h"
 #include "wait.h"
 #include "refs.h"
+#include "sample.h"
+#include "blocker.h"
+#include "symbol.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";

@@ -119,6 +119,7 @@ static __always_inline bool remember(__u64 begin, __u32 tid, __u32 flags)
 	s->end.flags = flags;
 	s->end.at[AT_ENTER] = begin;
 	s->end.last = begin;
+	s->wait.blocker.kind = BLOCKER_NONE;
 	return true;
 }
 

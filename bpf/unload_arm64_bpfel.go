@@ -39,6 +39,18 @@ type UnloadBegin struct {
 	_ [4]byte
 }
 
+type UnloadBlockerKind uint32
+
+const (
+	UnloadBlockerKindBLOCKER_NONE      UnloadBlockerKind = 0
+	UnloadBlockerKindBLOCKER_LOCK      UnloadBlockerKind = 1
+	UnloadBlockerKindBLOCKER_WORK      UnloadBlockerKind = 2
+	UnloadBlockerKindBLOCKER_WORKQUEUE UnloadBlockerKind = 3
+	UnloadBlockerKindBLOCKER_KTHREAD   UnloadBlockerKind = 4
+	UnloadBlockerKindBLOCKER_KERNFS    UnloadBlockerKind = 5
+	UnloadBlockerKindBLOCKERS          UnloadBlockerKind = 6
+)
+
 type UnloadBoundary uint32
 
 const (
@@ -83,12 +95,15 @@ type UnloadEnd struct {
 	OffCpu       [15]uint64
 	Last         uint64
 	OffSince     uint64
+	Sampled      uint64
 	Module       uint64
 	Taints       uint64
 	Result       int64
 	Flags        uint32
 	Stage        uint32
 	References   uint32
+	Waits        uint32
+	Samples      uint32
 	Lost         uint32
 	Refcnt       int32
 	State        uint32
@@ -110,7 +125,10 @@ const (
 	UnloadKindKIND_DEPENDENT UnloadKind = 2
 	UnloadKindKIND_REFERENCE UnloadKind = 3
 	UnloadKindKIND_END       UnloadKind = 4
-	UnloadKindKINDS          UnloadKind = 5
+	UnloadKindKIND_WAIT      UnloadKind = 5
+	UnloadKindKIND_SAMPLE    UnloadKind = 6
+	UnloadKindKIND_NAME      UnloadKind = 7
+	UnloadKindKINDS          UnloadKind = 8
 )
 
 type UnloadReference struct {
@@ -130,11 +148,62 @@ type UnloadReference struct {
 	Name     [64]uint8
 }
 
+type UnloadSample struct {
+	_      structs.HostLayout
+	Header struct {
+		_     structs.HostLayout
+		Begin uint64
+		Tid   uint32
+		Kind  uint32
+	}
+	Time     uint64
+	Boundary uint32
+	Depth    uint32
+	Stack    [64]uint64
+}
+
 type UnloadSlot struct {
 	_      structs.HostLayout
 	Owners uint32
 	Tid    uint32
 	End    UnloadEnd
+	Wait   UnloadWait
+}
+
+type UnloadSymbol struct {
+	_       structs.HostLayout
+	Address uint64
+	Name    [160]int8
+}
+
+type UnloadWait struct {
+	_      structs.HostLayout
+	Header struct {
+		_     structs.HostLayout
+		Begin uint64
+		Tid   uint32
+		Kind  uint32
+	}
+	Since      uint64
+	Until      uint64
+	Boundary   uint32
+	Depth      uint32
+	WakerDepth uint32
+	WakerPid   uint32
+	Preempted  uint8
+	Woken      uint8
+	Pad        [6]uint8
+	WakerComm  [16]uint8
+	Blocker    struct {
+		_        structs.HostLayout
+		Function uint64
+		Kind     uint32
+		Pid      uint32
+		Comm     [16]uint8
+		Detail   [32]uint8
+	}
+	WakerStack [24]uint64
+	Stack      [64]uint64
 }
 
 // Names of all BPF objects in the ELF.
@@ -149,6 +218,10 @@ const (
 	UnloadProgCheckKprobe            = "check_kprobe"
 	UnloadProgDiedRaw                = "died_raw"
 	UnloadProgDiedTp                 = "died_tp"
+	UnloadProgDrainFentry            = "drain_fentry"
+	UnloadProgDrainKprobe            = "drain_kprobe"
+	UnloadProgDrainOldFentry         = "drain_old_fentry"
+	UnloadProgDrainOldKprobe         = "drain_old_kprobe"
 	UnloadProgEndFexit               = "end_fexit"
 	UnloadProgEndKretprobe           = "end_kretprobe"
 	UnloadProgEnterBlindFentry       = "enter_blind_fentry"
@@ -158,6 +231,10 @@ const (
 	UnloadProgEnterKprobe            = "enter_kprobe"
 	UnloadProgExitFexit              = "exit_fexit"
 	UnloadProgExitKretprobe          = "exit_kretprobe"
+	UnloadProgFlushFentry            = "flush_fentry"
+	UnloadProgFlushInlinedFentry     = "flush_inlined_fentry"
+	UnloadProgFlushInlinedKprobe     = "flush_inlined_kprobe"
+	UnloadProgFlushKprobe            = "flush_kprobe"
 	UnloadProgFreeArchFexit          = "free_arch_fexit"
 	UnloadProgFreeArchKretprobe      = "free_arch_kretprobe"
 	UnloadProgFreeDepsFentry         = "free_deps_fentry"
@@ -183,8 +260,12 @@ const (
 	UnloadProgFtraceKretprobe        = "ftrace_kretprobe"
 	UnloadProgGetRaw                 = "get_raw"
 	UnloadProgGetTp                  = "get_tp"
+	UnloadProgKernfsFentry           = "kernfs_fentry"
+	UnloadProgKernfsKprobe           = "kernfs_kprobe"
 	UnloadProgLivepatchFentry        = "livepatch_fentry"
 	UnloadProgLivepatchKprobe        = "livepatch_kprobe"
+	UnloadProgLockRaw                = "lock_raw"
+	UnloadProgLockTp                 = "lock_tp"
 	UnloadProgNotifiedFexit          = "notified_fexit"
 	UnloadProgNotifiedKretprobe      = "notified_kretprobe"
 	UnloadProgNotifyFentry           = "notify_fentry"
@@ -193,22 +274,33 @@ const (
 	UnloadProgPutTp                  = "put_tp"
 	UnloadProgReturnFexit            = "return_fexit"
 	UnloadProgReturnKretprobe        = "return_kretprobe"
+	UnloadProgSampleRaw              = "sample_raw"
+	UnloadProgSampleTp               = "sample_tp"
+	UnloadProgStopFentry             = "stop_fentry"
+	UnloadProgStopKprobe             = "stop_kprobe"
 	UnloadProgSwitchRaw              = "switch_raw"
 	UnloadProgSwitchTp               = "switch_tp"
+	UnloadProgSymbols                = "symbols"
+	UnloadProgWakingRaw              = "waking_raw"
+	UnloadProgWakingTp               = "waking_tp"
 	UnloadVarAfter                   = "after"
 	UnloadVarArmed                   = "armed"
+	UnloadVarAsked                   = "asked"
 	UnloadVarCanProbe                = "can_probe"
 	UnloadVarInFlight                = "in_flight"
 	UnloadVarLost                    = "lost"
 	UnloadVarProduced                = "produced"
 	UnloadVarRootPid                 = "root_pid"
 	UnloadVarUnusedBegin             = "unused_begin"
+	UnloadVarUnusedBlockerKind       = "unused_blocker_kind"
 	UnloadVarUnusedBoundary          = "unused_boundary"
 	UnloadVarUnusedDependent         = "unused_dependent"
 	UnloadVarUnusedEnd               = "unused_end"
 	UnloadVarUnusedKind              = "unused_kind"
 	UnloadVarUnusedReference         = "unused_reference"
+	UnloadVarUnusedSample            = "unused_sample"
 	UnloadVarUnusedSlot              = "unused_slot"
+	UnloadVarUnusedWait              = "unused_wait"
 	UnloadVarWake                    = "wake"
 	UnloadVarWakeAtSwitch            = "wake_at_switch"
 )
@@ -261,6 +353,10 @@ type UnloadProgramSpecs struct {
 	CheckKprobe            *ebpf.ProgramSpec `ebpf:"check_kprobe"`
 	DiedRaw                *ebpf.ProgramSpec `ebpf:"died_raw"`
 	DiedTp                 *ebpf.ProgramSpec `ebpf:"died_tp"`
+	DrainFentry            *ebpf.ProgramSpec `ebpf:"drain_fentry"`
+	DrainKprobe            *ebpf.ProgramSpec `ebpf:"drain_kprobe"`
+	DrainOldFentry         *ebpf.ProgramSpec `ebpf:"drain_old_fentry"`
+	DrainOldKprobe         *ebpf.ProgramSpec `ebpf:"drain_old_kprobe"`
 	EndFexit               *ebpf.ProgramSpec `ebpf:"end_fexit"`
 	EndKretprobe           *ebpf.ProgramSpec `ebpf:"end_kretprobe"`
 	EnterBlindFentry       *ebpf.ProgramSpec `ebpf:"enter_blind_fentry"`
@@ -270,6 +366,10 @@ type UnloadProgramSpecs struct {
 	EnterKprobe            *ebpf.ProgramSpec `ebpf:"enter_kprobe"`
 	ExitFexit              *ebpf.ProgramSpec `ebpf:"exit_fexit"`
 	ExitKretprobe          *ebpf.ProgramSpec `ebpf:"exit_kretprobe"`
+	FlushFentry            *ebpf.ProgramSpec `ebpf:"flush_fentry"`
+	FlushInlinedFentry     *ebpf.ProgramSpec `ebpf:"flush_inlined_fentry"`
+	FlushInlinedKprobe     *ebpf.ProgramSpec `ebpf:"flush_inlined_kprobe"`
+	FlushKprobe            *ebpf.ProgramSpec `ebpf:"flush_kprobe"`
 	FreeArchFexit          *ebpf.ProgramSpec `ebpf:"free_arch_fexit"`
 	FreeArchKretprobe      *ebpf.ProgramSpec `ebpf:"free_arch_kretprobe"`
 	FreeDepsFentry         *ebpf.ProgramSpec `ebpf:"free_deps_fentry"`
@@ -295,8 +395,12 @@ type UnloadProgramSpecs struct {
 	FtraceKretprobe        *ebpf.ProgramSpec `ebpf:"ftrace_kretprobe"`
 	GetRaw                 *ebpf.ProgramSpec `ebpf:"get_raw"`
 	GetTp                  *ebpf.ProgramSpec `ebpf:"get_tp"`
+	KernfsFentry           *ebpf.ProgramSpec `ebpf:"kernfs_fentry"`
+	KernfsKprobe           *ebpf.ProgramSpec `ebpf:"kernfs_kprobe"`
 	LivepatchFentry        *ebpf.ProgramSpec `ebpf:"livepatch_fentry"`
 	LivepatchKprobe        *ebpf.ProgramSpec `ebpf:"livepatch_kprobe"`
+	LockRaw                *ebpf.ProgramSpec `ebpf:"lock_raw"`
+	LockTp                 *ebpf.ProgramSpec `ebpf:"lock_tp"`
 	NotifiedFexit          *ebpf.ProgramSpec `ebpf:"notified_fexit"`
 	NotifiedKretprobe      *ebpf.ProgramSpec `ebpf:"notified_kretprobe"`
 	NotifyFentry           *ebpf.ProgramSpec `ebpf:"notify_fentry"`
@@ -305,8 +409,15 @@ type UnloadProgramSpecs struct {
 	PutTp                  *ebpf.ProgramSpec `ebpf:"put_tp"`
 	ReturnFexit            *ebpf.ProgramSpec `ebpf:"return_fexit"`
 	ReturnKretprobe        *ebpf.ProgramSpec `ebpf:"return_kretprobe"`
+	SampleRaw              *ebpf.ProgramSpec `ebpf:"sample_raw"`
+	SampleTp               *ebpf.ProgramSpec `ebpf:"sample_tp"`
+	StopFentry             *ebpf.ProgramSpec `ebpf:"stop_fentry"`
+	StopKprobe             *ebpf.ProgramSpec `ebpf:"stop_kprobe"`
 	SwitchRaw              *ebpf.ProgramSpec `ebpf:"switch_raw"`
 	SwitchTp               *ebpf.ProgramSpec `ebpf:"switch_tp"`
+	Symbols                *ebpf.ProgramSpec `ebpf:"symbols"`
+	WakingRaw              *ebpf.ProgramSpec `ebpf:"waking_raw"`
+	WakingTp               *ebpf.ProgramSpec `ebpf:"waking_tp"`
 }
 
 // UnloadMapSpecs contains maps before they are loaded into the kernel.
@@ -321,22 +432,26 @@ type UnloadMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type UnloadVariableSpecs struct {
-	After           *ebpf.VariableSpec `ebpf:"after"`
-	Armed           *ebpf.VariableSpec `ebpf:"armed"`
-	CanProbe        *ebpf.VariableSpec `ebpf:"can_probe"`
-	InFlight        *ebpf.VariableSpec `ebpf:"in_flight"`
-	Lost            *ebpf.VariableSpec `ebpf:"lost"`
-	Produced        *ebpf.VariableSpec `ebpf:"produced"`
-	RootPid         *ebpf.VariableSpec `ebpf:"root_pid"`
-	UnusedBegin     *ebpf.VariableSpec `ebpf:"unused_begin"`
-	UnusedBoundary  *ebpf.VariableSpec `ebpf:"unused_boundary"`
-	UnusedDependent *ebpf.VariableSpec `ebpf:"unused_dependent"`
-	UnusedEnd       *ebpf.VariableSpec `ebpf:"unused_end"`
-	UnusedKind      *ebpf.VariableSpec `ebpf:"unused_kind"`
-	UnusedReference *ebpf.VariableSpec `ebpf:"unused_reference"`
-	UnusedSlot      *ebpf.VariableSpec `ebpf:"unused_slot"`
-	Wake            *ebpf.VariableSpec `ebpf:"wake"`
-	WakeAtSwitch    *ebpf.VariableSpec `ebpf:"wake_at_switch"`
+	After             *ebpf.VariableSpec `ebpf:"after"`
+	Armed             *ebpf.VariableSpec `ebpf:"armed"`
+	Asked             *ebpf.VariableSpec `ebpf:"asked"`
+	CanProbe          *ebpf.VariableSpec `ebpf:"can_probe"`
+	InFlight          *ebpf.VariableSpec `ebpf:"in_flight"`
+	Lost              *ebpf.VariableSpec `ebpf:"lost"`
+	Produced          *ebpf.VariableSpec `ebpf:"produced"`
+	RootPid           *ebpf.VariableSpec `ebpf:"root_pid"`
+	UnusedBegin       *ebpf.VariableSpec `ebpf:"unused_begin"`
+	UnusedBlockerKind *ebpf.VariableSpec `ebpf:"unused_blocker_kind"`
+	UnusedBoundary    *ebpf.VariableSpec `ebpf:"unused_boundary"`
+	UnusedDependent   *ebpf.VariableSpec `ebpf:"unused_dependent"`
+	UnusedEnd         *ebpf.VariableSpec `ebpf:"unused_end"`
+	UnusedKind        *ebpf.VariableSpec `ebpf:"unused_kind"`
+	UnusedReference   *ebpf.VariableSpec `ebpf:"unused_reference"`
+	UnusedSample      *ebpf.VariableSpec `ebpf:"unused_sample"`
+	UnusedSlot        *ebpf.VariableSpec `ebpf:"unused_slot"`
+	UnusedWait        *ebpf.VariableSpec `ebpf:"unused_wait"`
+	Wake              *ebpf.VariableSpec `ebpf:"wake"`
+	WakeAtSwitch      *ebpf.VariableSpec `ebpf:"wake_at_switch"`
 }
 
 // UnloadObjects contains all objects after they have been loaded into the kernel.
@@ -374,22 +489,26 @@ func (m *UnloadMaps) Close() error {
 //
 // It can be passed to LoadUnloadObjects or ebpf.CollectionSpec.LoadAndAssign.
 type UnloadVariables struct {
-	After           *ebpf.Variable `ebpf:"after"`
-	Armed           *ebpf.Variable `ebpf:"armed"`
-	CanProbe        *ebpf.Variable `ebpf:"can_probe"`
-	InFlight        *ebpf.Variable `ebpf:"in_flight"`
-	Lost            *ebpf.Variable `ebpf:"lost"`
-	Produced        *ebpf.Variable `ebpf:"produced"`
-	RootPid         *ebpf.Variable `ebpf:"root_pid"`
-	UnusedBegin     *ebpf.Variable `ebpf:"unused_begin"`
-	UnusedBoundary  *ebpf.Variable `ebpf:"unused_boundary"`
-	UnusedDependent *ebpf.Variable `ebpf:"unused_dependent"`
-	UnusedEnd       *ebpf.Variable `ebpf:"unused_end"`
-	UnusedKind      *ebpf.Variable `ebpf:"unused_kind"`
-	UnusedReference *ebpf.Variable `ebpf:"unused_reference"`
-	UnusedSlot      *ebpf.Variable `ebpf:"unused_slot"`
-	Wake            *ebpf.Variable `ebpf:"wake"`
-	WakeAtSwitch    *ebpf.Variable `ebpf:"wake_at_switch"`
+	After             *ebpf.Variable `ebpf:"after"`
+	Armed             *ebpf.Variable `ebpf:"armed"`
+	Asked             *ebpf.Variable `ebpf:"asked"`
+	CanProbe          *ebpf.Variable `ebpf:"can_probe"`
+	InFlight          *ebpf.Variable `ebpf:"in_flight"`
+	Lost              *ebpf.Variable `ebpf:"lost"`
+	Produced          *ebpf.Variable `ebpf:"produced"`
+	RootPid           *ebpf.Variable `ebpf:"root_pid"`
+	UnusedBegin       *ebpf.Variable `ebpf:"unused_begin"`
+	UnusedBlockerKind *ebpf.Variable `ebpf:"unused_blocker_kind"`
+	UnusedBoundary    *ebpf.Variable `ebpf:"unused_boundary"`
+	UnusedDependent   *ebpf.Variable `ebpf:"unused_dependent"`
+	UnusedEnd         *ebpf.Variable `ebpf:"unused_end"`
+	UnusedKind        *ebpf.Variable `ebpf:"unused_kind"`
+	UnusedReference   *ebpf.Variable `ebpf:"unused_reference"`
+	UnusedSample      *ebpf.Variable `ebpf:"unused_sample"`
+	UnusedSlot        *ebpf.Variable `ebpf:"unused_slot"`
+	UnusedWait        *ebpf.Variable `ebpf:"unused_wait"`
+	Wake              *ebpf.Variable `ebpf:"wake"`
+	WakeAtSwitch      *ebpf.Variable `ebpf:"wake_at_switch"`
 }
 
 // UnloadPrograms contains all programs after they have been loaded into the kernel.
@@ -402,6 +521,10 @@ type UnloadPrograms struct {
 	CheckKprobe            *ebpf.Program `ebpf:"check_kprobe"`
 	DiedRaw                *ebpf.Program `ebpf:"died_raw"`
 	DiedTp                 *ebpf.Program `ebpf:"died_tp"`
+	DrainFentry            *ebpf.Program `ebpf:"drain_fentry"`
+	DrainKprobe            *ebpf.Program `ebpf:"drain_kprobe"`
+	DrainOldFentry         *ebpf.Program `ebpf:"drain_old_fentry"`
+	DrainOldKprobe         *ebpf.Program `ebpf:"drain_old_kprobe"`
 	EndFexit               *ebpf.Program `ebpf:"end_fexit"`
 	EndKretprobe           *ebpf.Program `ebpf:"end_kretprobe"`
 	EnterBlindFentry       *ebpf.Program `ebpf:"enter_blind_fentry"`
@@ -411,6 +534,10 @@ type UnloadPrograms struct {
 	EnterKprobe            *ebpf.Program `ebpf:"enter_kprobe"`
 	ExitFexit              *ebpf.Program `ebpf:"exit_fexit"`
 	ExitKretprobe          *ebpf.Program `ebpf:"exit_kretprobe"`
+	FlushFentry            *ebpf.Program `ebpf:"flush_fentry"`
+	FlushInlinedFentry     *ebpf.Program `ebpf:"flush_inlined_fentry"`
+	FlushInlinedKprobe     *ebpf.Program `ebpf:"flush_inlined_kprobe"`
+	FlushKprobe            *ebpf.Program `ebpf:"flush_kprobe"`
 	FreeArchFexit          *ebpf.Program `ebpf:"free_arch_fexit"`
 	FreeArchKretprobe      *ebpf.Program `ebpf:"free_arch_kretprobe"`
 	FreeDepsFentry         *ebpf.Program `ebpf:"free_deps_fentry"`
@@ -436,8 +563,12 @@ type UnloadPrograms struct {
 	FtraceKretprobe        *ebpf.Program `ebpf:"ftrace_kretprobe"`
 	GetRaw                 *ebpf.Program `ebpf:"get_raw"`
 	GetTp                  *ebpf.Program `ebpf:"get_tp"`
+	KernfsFentry           *ebpf.Program `ebpf:"kernfs_fentry"`
+	KernfsKprobe           *ebpf.Program `ebpf:"kernfs_kprobe"`
 	LivepatchFentry        *ebpf.Program `ebpf:"livepatch_fentry"`
 	LivepatchKprobe        *ebpf.Program `ebpf:"livepatch_kprobe"`
+	LockRaw                *ebpf.Program `ebpf:"lock_raw"`
+	LockTp                 *ebpf.Program `ebpf:"lock_tp"`
 	NotifiedFexit          *ebpf.Program `ebpf:"notified_fexit"`
 	NotifiedKretprobe      *ebpf.Program `ebpf:"notified_kretprobe"`
 	NotifyFentry           *ebpf.Program `ebpf:"notify_fentry"`
@@ -446,8 +577,15 @@ type UnloadPrograms struct {
 	PutTp                  *ebpf.Program `ebpf:"put_tp"`
 	ReturnFexit            *ebpf.Program `ebpf:"return_fexit"`
 	ReturnKretprobe        *ebpf.Program `ebpf:"return_kretprobe"`
+	SampleRaw              *ebpf.Program `ebpf:"sample_raw"`
+	SampleTp               *ebpf.Program `ebpf:"sample_tp"`
+	StopFentry             *ebpf.Program `ebpf:"stop_fentry"`
+	StopKprobe             *ebpf.Program `ebpf:"stop_kprobe"`
 	SwitchRaw              *ebpf.Program `ebpf:"switch_raw"`
 	SwitchTp               *ebpf.Program `ebpf:"switch_tp"`
+	Symbols                *ebpf.Program `ebpf:"symbols"`
+	WakingRaw              *ebpf.Program `ebpf:"waking_raw"`
+	WakingTp               *ebpf.Program `ebpf:"waking_tp"`
 }
 
 func (p *UnloadPrograms) Close() error {
@@ -458,6 +596,10 @@ func (p *UnloadPrograms) Close() error {
 		p.CheckKprobe,
 		p.DiedRaw,
 		p.DiedTp,
+		p.DrainFentry,
+		p.DrainKprobe,
+		p.DrainOldFentry,
+		p.DrainOldKprobe,
 		p.EndFexit,
 		p.EndKretprobe,
 		p.EnterBlindFentry,
@@ -467,6 +609,10 @@ func (p *UnloadPrograms) Close() error {
 		p.EnterKprobe,
 		p.ExitFexit,
 		p.ExitKretprobe,
+		p.FlushFentry,
+		p.FlushInlinedFentry,
+		p.FlushInlinedKprobe,
+		p.FlushKprobe,
 		p.FreeArchFexit,
 		p.FreeArchKretprobe,
 		p.FreeDepsFentry,
@@ -492,8 +638,12 @@ func (p *UnloadPrograms) Close() error {
 		p.FtraceKretprobe,
 		p.GetRaw,
 		p.GetTp,
+		p.KernfsFentry,
+		p.KernfsKprobe,
 		p.LivepatchFentry,
 		p.LivepatchKprobe,
+		p.LockRaw,
+		p.LockTp,
 		p.NotifiedFexit,
 		p.NotifiedKretprobe,
 		p.NotifyFentry,
@@ -502,8 +652,15 @@ func (p *UnloadPrograms) Close() error {
 		p.PutTp,
 		p.ReturnFexit,
 		p.ReturnKretprobe,
+		p.SampleRaw,
+		p.SampleTp,
+		p.StopFentry,
+		p.StopKprobe,
 		p.SwitchRaw,
 		p.SwitchTp,
+		p.Symbols,
+		p.WakingRaw,
+		p.WakingTp,
 	)
 }
 

@@ -20,7 +20,7 @@ const maxPending = 4096
 type assembler struct {
 	plan   Plan
 	wall   func(monotonic uint64) time.Time
-	symbol func(address uint64) string
+	names  *names
 	enrich func(*unload.Caller, *bpf.UnloadBegin)
 	// modulesDisabled reads kernel.modules_disabled, which can be switched
 	// on once and never off: what it says now holds for a refusal just made,
@@ -40,13 +40,19 @@ type pending struct {
 	begin      *bpf.UnloadBegin
 	dependents []string
 	references []unload.Reference
+	waits      map[string]*fold
+	hot        map[string]*hot
+}
+
+func newPending() *pending {
+	return &pending{waits: map[string]*fold{}, hot: map[string]*hot{}}
 }
 
 func newAssembler(plan Plan) *assembler {
 	return &assembler{
 		plan:            plan,
 		wall:            func(ns uint64) time.Time { return time.Unix(0, int64(ns)).UTC() },
-		symbol:          func(uint64) string { return "" },
+		names:           newNames(func([]uint64) []string { return nil }),
 		enrich:          func(*unload.Caller, *bpf.UnloadBegin) {},
 		modulesDisabled: func() bool { return false },
 		pending:         make(map[taskKey]*pending),
@@ -69,8 +75,20 @@ func (a *assembler) add(e any) (unload.Unload, bool) {
 	case *bpf.UnloadReference:
 		p, _ := a.at(taskKey{e.Header.Begin, e.Header.Tid})
 		p.references = append(p.references, a.reference(e))
+	case *bpf.UnloadWait:
+		p, _ := a.at(taskKey{e.Header.Begin, e.Header.Tid})
+		a.addWait(p, e)
+	case *bpf.UnloadSample:
+		p, _ := a.at(taskKey{e.Header.Begin, e.Header.Tid})
+		a.addSample(p, e)
+	case *nameRecord:
+		a.names.learn(e.Address, text(e.Name[:]))
 	case *bpf.UnloadEnd:
-		return a.finish(e), true
+		u := a.finish(e)
+		if e.Result == 0 {
+			a.names.forget()
+		}
+		return u, true
 	}
 	return unload.Unload{}, false
 }
@@ -78,7 +96,7 @@ func (a *assembler) add(e any) (unload.Unload, bool) {
 func (a *assembler) at(key taskKey) (p *pending, made bool) {
 	p = a.pending[key]
 	if p == nil {
-		p, made = &pending{}, true
+		p, made = newPending(), true
 		a.pending[key] = p
 	}
 	return p, made
@@ -178,7 +196,7 @@ func (a *assembler) finish(e *bpf.UnloadEnd) unload.Unload {
 	key := taskKey{e.Header.Begin, e.Header.Tid}
 	p := a.pending[key]
 	if p == nil {
-		p = &pending{}
+		p = newPending()
 	}
 	delete(a.pending, key)
 
@@ -192,7 +210,9 @@ func (a *assembler) finish(e *bpf.UnloadEnd) unload.Unload {
 	u.Refcount.Before = visibleCount(e)
 	u.Taints = taintNames(e.Taints)
 	u.Signed = e.SigOk != 0
-	u.Phases = a.phases(e, &u.Missing)
+	var at []int
+	u.Phases, at = a.phases(e, &u.Missing)
+	distribute(p, u.Phases, at)
 	u.Unaccounted = u.Duration
 	for _, phase := range u.Phases {
 		u.Unaccounted -= phase.Duration
@@ -239,9 +259,17 @@ func (a *assembler) reference(e *bpf.UnloadReference) unload.Reference {
 		Module: text(e.Name[:]),
 		Offset: int64(e.Time - e.Header.Begin),
 		Phase:  stageName(e.Boundary),
-		Site:   a.symbol(e.Site),
+		Site:   a.site(e.Site),
 		Count:  int64(e.Count) - 1,
 	}
+}
+
+// site names a call by what is called from there, "" when that is not known.
+func (a *assembler) site(address uint64) string {
+	if name := a.names.of([]uint64{address})[0]; name != unnamed {
+		return name
+	}
+	return ""
 }
 
 // visibleCount is the count as lsmod shows it: the kernel keeps one more while
@@ -253,12 +281,13 @@ func visibleCount(e *bpf.UnloadEnd) int64 {
 	return max(int64(e.Refcnt)-1, 0)
 }
 
-// phases cuts the unload at the boundaries that were seen. missing is told of
-// those that should have been.
-func (a *assembler) phases(e *bpf.UnloadEnd, missing *[]string) []unload.Phase {
+// phases cuts the unload at the boundaries that were seen; at leads from each
+// boundary to the phase that its time is in. missing is told of those that should
+// have been seen.
+func (a *assembler) phases(e *bpf.UnloadEnd, missing *[]string) (list []unload.Phase, at []int) {
 	names := unload.PhaseNames()
 	last, returned := lastPhase(e)
-	list := []unload.Phase{}
+	at = make([]int, boundaries)
 	for b, name := range names[:last+1] {
 		status := a.status(name)
 		switch {
@@ -272,17 +301,19 @@ func (a *assembler) phases(e *bpf.UnloadEnd, missing *[]string) []unload.Phase {
 				*missing = append(*missing, fmt.Sprintf("the beginning of %s was not seen", name))
 			}
 		}
-		list[len(list)-1].OffCPU += int64(e.OffCpu[b])
+		at[b] = len(list) - 1
+		list[at[b]].OffCPU += int64(e.OffCpu[b])
 	}
 	final := &list[len(list)-1]
-	for _, ns := range e.OffCpu[last+1:] {
-		final.OffCPU += int64(ns)
+	for b := last + 1; b < len(e.OffCpu); b++ {
+		at[b] = len(list) - 1
+		final.OffCPU += int64(e.OffCpu[b])
 	}
 	if returned && last != int(bpf.UnloadBoundaryAT_RETURN) {
 		merge(final, unload.Return) // a refusal: the kernel turns round in here
 	}
 	measure(list, int64(e.At[bpf.UnloadBoundaryAT_END]-e.At[0]))
-	return list
+	return list, at
 }
 
 // lastPhase is the last phase that the unload came to, and whether the system

@@ -14,8 +14,8 @@ var errDamaged = errors.New("damaged record")
 const headerSize = 16
 
 // decode makes an event of a record from the ring: a *bpf.UnloadBegin,
-// *bpf.UnloadDependent, *bpf.UnloadReference or *bpf.UnloadEnd. Whatever the
-// bytes are, it gives an event that is sound or an error wrapping errDamaged.
+// *bpf.UnloadDependent, *bpf.UnloadReference, *bpf.UnloadWait, *bpf.UnloadSample,
+// *bpf.UnloadEnd, or a *nameRecord from a recording. Whatever the bytes are, it gives an event that is sound or an error wrapping errDamaged.
 func decode(raw []byte) (any, error) {
 	if len(raw) < headerSize {
 		return nil, fmt.Errorf("%w: %d bytes", errDamaged, len(raw))
@@ -31,9 +31,36 @@ func decode(raw []byte) (any, error) {
 		})
 	case bpf.UnloadKindKIND_END:
 		return decodeInto(raw, &bpf.UnloadEnd{}, endIsSound)
+	case bpf.UnloadKindKIND_WAIT:
+		return decodeWait(raw)
+	case bpf.UnloadKindKIND_SAMPLE:
+		return decodeInto(raw, &bpf.UnloadSample{}, func(e *bpf.UnloadSample) bool {
+			return e.Time >= e.Header.Begin && e.Boundary < boundaries && int(e.Depth) <= len(e.Stack)
+		})
+	case bpf.UnloadKindKIND_NAME:
+		return decodeInto(raw, &nameRecord{}, func(e *nameRecord) bool { return e.Address != 0 })
 	default:
 		return nil, fmt.Errorf("%w: kind %d", errDamaged, kind)
 	}
+}
+
+// boundaries is the number of boundaries.
+const boundaries = uint32(bpf.UnloadBoundaryBOUNDARIES)
+
+// decodeWait reads a wait, of which only the frames that there are were sent.
+func decodeWait(raw []byte) (any, error) {
+	e := &bpf.UnloadWait{}
+	padded := make([]byte, binary.Size(e))
+	sent := len(raw)
+	if least := len(padded) - binary.Size(e.Stack); sent < least || sent > len(padded) {
+		return nil, fmt.Errorf("%w: %d bytes for a %T", errDamaged, sent, e)
+	}
+	copy(padded, raw)
+	return decodeInto(padded, e, func(e *bpf.UnloadWait) bool {
+		frames := (sent - len(padded) + binary.Size(e.Stack)) / 8
+		return e.Since >= e.Header.Begin && e.Until >= e.Since && e.Until-e.Header.Begin < 1<<62 &&
+			e.Boundary < boundaries && int(e.Depth) == frames && int(e.WakerDepth) <= len(e.WakerStack)
+	})
 }
 
 // decodeInto reads raw into e. The ring rounds lengths up to eight bytes.

@@ -33,6 +33,7 @@ type loader struct {
 	programs []*ebpf.Program
 	doubles  []double
 	links    []link.Link
+	symbols  *ebpf.Program // names addresses; nil where the kernel has no such thing
 }
 
 // newLoader loads the maps. btfFile, if not "", holds the kernel's types.
@@ -126,6 +127,8 @@ func (l *loader) attach(only []string) error {
 			attaching.Go(t.attach)
 		}
 	}
+	// Without it, names come from elsewhere.
+	l.symbols, _ = l.load(candidate{program: "symbols", mechanism: rawTP})
 	attaching.Wait()
 	for _, t := range tries {
 		for t.failed() && t.load() {
@@ -218,6 +221,16 @@ func misses(p *ebpf.Program) int64 {
 	return int64(s.RecursionMisses)
 }
 
+// asker gives the means to name kernel addresses.
+func (l *loader) asker() func([]uint64) []string {
+	if l.symbols != nil {
+		return askKernel(l.symbols, l.vars["asked"])
+	}
+	k := &kallsyms{}
+	k.load()
+	return k.ask
+}
+
 // knows says whether the kernel itself, not a module, has the function or
 // tracepoint.
 func (l *loader) knows(name string) bool {
@@ -269,6 +282,9 @@ func (l *loader) close() error {
 	}
 	for _, d := range l.doubles {
 		errs = append(errs, d.second.Close())
+	}
+	if l.symbols != nil {
+		errs = append(errs, l.symbols.Close())
 	}
 	for _, m := range l.maps {
 		errs = append(errs, m.Close())

@@ -91,6 +91,10 @@ func (t *Tracer) start(o Options) error {
 	t.assemble.wall = wallClock
 	t.assemble.enrich = enrichCaller
 	t.assemble.modulesDisabled = modulesDisabled
+	t.assemble.names = newNames(t.loader.asker())
+	if t.tap != nil {
+		t.assemble.names.record = func(address uint64, name string) { t.tap(encodeName(address, name)) }
+	}
 	if err := t.loader.arm(true); err != nil {
 		return errors.Join(err, reader.Close())
 	}
@@ -264,6 +268,10 @@ func kindName(kind bpf.UnloadKind) string {
 		return "reference"
 	case bpf.UnloadKindKIND_END:
 		return "end"
+	case bpf.UnloadKindKIND_WAIT:
+		return "wait"
+	case bpf.UnloadKindKIND_SAMPLE:
+		return "sample"
 	}
 	return ""
 }
@@ -276,6 +284,10 @@ func kindOf(event any) string {
 		return kindName(bpf.UnloadKindKIND_DEPENDENT)
 	case *bpf.UnloadReference:
 		return kindName(bpf.UnloadKindKIND_REFERENCE)
+	case *bpf.UnloadWait:
+		return kindName(bpf.UnloadKindKIND_WAIT)
+	case *bpf.UnloadSample:
+		return kindName(bpf.UnloadKindKIND_SAMPLE)
 	default:
 		return kindName(bpf.UnloadKindKIND_END)
 	}
