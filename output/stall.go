@@ -1,7 +1,6 @@
 package output
 
 import (
-	"fmt"
 	"reflect"
 	"slices"
 
@@ -22,15 +21,14 @@ func (t *table) Stall(st unload.Stall) error {
 
 // stuck answers in one line where an unload hangs and on whom.
 func (s screen) stuck(st unload.Stall) string {
-	how, doing := "stuck", s.plight(st)
+	text := s.name(st.Module, longestName) + " is stuck"
 	if moves(st) {
-		how = "slow"
+		text = s.name(st.Module, longestName) + " is slow"
 	}
-	where := ""
 	if st.Phase != "" {
-		where = "in " + s.place(current(st)) + " "
+		text += ": in " + s.place(current(st))
 	}
-	return fmt.Sprintf("%s is %s: %sfor %s, %s", s.name(st.Module, longestName), how, where, s.duration(st.Elapsed), doing)
+	return text + " for " + s.duration(st.Elapsed) + ", " + s.plight(st)
 }
 
 // plight says what keeps a stalled unload: the wait it is in, or the many that
@@ -112,20 +110,17 @@ func (s screen) stallTree(st unload.Stall) []string {
 	}
 	limbs, short := s.limbs(u)
 	limbs = append(limbs, l)
-	if len(p.Waits) > 0 {
-		before := s.waitLimb(p, u.Duration)
-		before.head = s.place(p) + " has waited for"
-		limbs = append(limbs, before)
+	u.Phases = []unload.Phase{p}
+	before, shorter := s.limbs(u)
+	if len(p.Waits) > 0 && shorter == nil {
+		before[0].head = s.place(p) + " has waited for"
 	}
-	if len(p.Hot) > 0 && matters(p.OnCPU, u.Duration) {
-		limbs = append(limbs, s.hotLimb(p))
-	}
-	return append(s.grow(limbs), s.short(short, true)...)
+	return append(s.grow(append(limbs, before...)), s.short(append(short, shorter...), true)...)
 }
 
 // isNow says whether w, of the phase's waits, is the present one alone.
 func isNow(w, now unload.Wait) bool {
-	return w.Count <= 1 && w.Cause == now.Cause && reflect.DeepEqual(w.Stack, now.Stack) && w.Blocker.PID == now.Blocker.PID &&
+	return w.Count == now.Count && w.Cause == now.Cause && reflect.DeepEqual(w.Stack, now.Stack) && w.Blocker.PID == now.Blocker.PID &&
 		w.Duration >= now.Duration/2
 }
 

@@ -51,7 +51,7 @@ func (s screen) limbs(u unload.Unload) (limbs []limb, rest []unload.Wait) {
 		default:
 			rest = append(rest, p.Waits...)
 		}
-		if len(p.Hot) > 0 && (s.verbose || matters(p.OnCPU, u.Duration)) {
+		if samples(p.Hot) > 0 && (s.verbose || matters(p.OnCPU, u.Duration)) {
 			limbs = append(limbs, s.hotLimb(p))
 		}
 	}
@@ -162,6 +162,8 @@ func informs(w unload.Wait) bool {
 	switch w.Cause {
 	case unload.CauseRCU, unload.CauseSRCU, unload.CauseSleep, unload.CausePreempted:
 		return false
+	case unload.CauseIO, unload.CauseTimer:
+		return w.Waker.Kind != unload.KindInterrupt && !same(w.Waker, w.Blocker)
 	}
 	return !same(w.Waker, w.Blocker)
 }
@@ -218,11 +220,15 @@ func (s screen) hotLimb(p unload.Phase) limb {
 	return l
 }
 
-func (s screen) eachHot(hot []unload.Hot) []branch {
-	var total int64
+func samples(hot []unload.Hot) (n int64) {
 	for _, h := range hot {
-		total += h.Samples
+		n += h.Samples
 	}
+	return n
+}
+
+func (s screen) eachHot(hot []unload.Hot) []branch {
+	total := samples(hot)
 	hot = slices.Clone(hot)
 	slices.SortStableFunc(hot, func(a, b unload.Hot) int { return cmp.Compare(b.Samples, a.Samples) })
 	all := make([]branch, len(hot))
