@@ -98,6 +98,7 @@ func (s screen) stallTree(st unload.Stall) []string {
 		now.label = "now"
 	}
 	p := current(st)
+	p.OffCPU -= st.Wait.Duration // told already
 	u := st.Unload
 	u.Phases = slices.Clone(u.Phases)
 	if n := len(u.Phases); n > 0 && u.Phases[n-1].Name == st.Phase {
@@ -105,7 +106,6 @@ func (s screen) stallTree(st unload.Stall) []string {
 	}
 	l := limb{head: s.place(p) + " is waiting for", branches: []branch{now}}
 	if i := slices.IndexFunc(p.Waits, func(w unload.Wait) bool { return isNow(w, st.Wait) }); i >= 0 {
-		p.OffCPU -= p.Waits[i].Duration
 		p.Waits = slices.Delete(slices.Clone(p.Waits), i, i+1)
 	}
 	limbs, short := s.limbs(u)

@@ -76,6 +76,10 @@ func TestVerdictOfOddities(t *testing.T) {
 		{change(slow(), func(u *unload.Unload) { u.Phases, u.Duration = nil, 0 }), "slow unloaded"},
 		{change(waits(), func(u *unload.Unload) { u.Phases[2].Waits = []unload.Wait{{Cause: "brand_new"}} }),
 			"slow unloaded in 892 ms, 69% of it in exit(), waiting for something called brand_new"},
+		{refusal("EINTR", unload.ReasonInterrupted, func(u *unload.Unload) {
+			interrupted(u)
+			u.Phases[0].Waits = []unload.Wait{{Cause: unload.CauseMutex, Count: 1, Duration: 31e9, Blocker: unload.Blocker{PID: 55, Comm: "insmod"}}}
+		}), "busy not unloaded after 31.0 s: interrupted by a signal while waiting for module_mutex held by insmod (pid 55)"},
 		{change(hang(), func(u *unload.Unload) { u.Phases = nil }), "hang: how it ended was not seen"},
 		{refusal("EAGAIN", unload.ReasonDependents, nil), "busy refused: other modules depend on it"},
 		{refusal("EAGAIN", unload.ReasonReferenced, nil), "busy refused: it is in use"},
