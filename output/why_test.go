@@ -49,35 +49,38 @@ func TestTarget(t *testing.T) {
 	}
 }
 
-// TestNothingDangles tries every cause with every part of a blocker known and
-// unknown: no word is left waiting for a name, and no name is made up.
+// blockers are all kinds, with every part known and unknown.
+func blockers() (all []unload.Blocker) {
+	kinds := []string{"", "new", unload.KindTask, unload.KindWork, unload.KindWorkqueue, unload.KindInterface, unload.KindFile, unload.KindInterrupt}
+	for _, kind := range kinds {
+		for known := range 1 << 5 {
+			part := func(bit int, text string) string { return strings.Repeat(text, known>>bit&1) }
+			all = append(all, unload.Blocker{
+				Kind: kind, PID: 42 * (known & 1), Comm: part(1, "COMM"), Function: part(2, "FUNC"), Module: part(3, "MOD"), Detail: part(4, "DETAIL"),
+			})
+		}
+	}
+	return all
+}
+
+// TestNothingDangles tries every cause with every blocker: no word is left
+// waiting for a name, no name is made up, and no task that is known is hidden.
 func TestNothingDangles(t *testing.T) {
 	dangling := regexp.MustCompile(`\b(by|of|in|for|uses|from)([,;]|$| (by|of|in|to|for)\b)|  |^ | $|\(\)|unnamed| ,`)
-	kinds := []string{"", "new", unload.KindTask, unload.KindWork, unload.KindWorkqueue, unload.KindInterface, unload.KindFile, unload.KindInterrupt}
 	for _, c := range append(unload.Causes(), "", "brand_new") {
-		for _, kind := range kinds {
-			for known := range 1 << 5 {
-				b := unload.Blocker{Kind: kind}
-				for bit, set := range []func(){
-					func() { b.PID = 42 }, func() { b.Comm = "COMM" }, func() { b.Function = "FUNC" },
-					func() { b.Module = "MOD" }, func() { b.Detail = "DETAIL" },
-				} {
-					if known>>bit&1 != 0 {
-						set()
-					}
+		for _, b := range blockers() {
+			waits := screen{}.waiting(unload.Wait{Cause: c, Count: 3, Duration: 1e9, Blocker: b})
+			for _, text := range []string{
+				waits, screen{}.agent(b),
+				screen{}.waitBranch(unload.Wait{Cause: c, Count: 1, Waker: b}, "was").text,
+			} {
+				if dangling.MatchString(text) {
+					t.Errorf("%s, %+v: %q", c, b, text)
 				}
-				for _, text := range []string{
-					screen{}.waiting(unload.Wait{Cause: c, Count: 3, Duration: 1e9, Blocker: b}),
-					screen{}.waitBranch(unload.Wait{Cause: c, Count: 1, Duration: 1e9, Blocker: b, Waker: b}, "was").text,
-					screen{}.agent(b),
-				} {
-					if dangling.MatchString(text) {
-						t.Errorf("%s, %+v: %q", c, b, text)
-					}
-				}
-				if text := (screen{}).target(c, b); b.Comm != "" && c != unload.CauseSleep && kind == unload.KindTask && !strings.Contains(text, "COMM") {
-					t.Errorf("%s, %+v: no name in %q", c, b, text)
-				}
+			}
+			task := b.Kind == unload.KindTask && b.Comm != "" && c != unload.CauseSleep // which waits for nobody
+			if task && !strings.Contains(waits, b.Comm) {
+				t.Errorf("%s, %+v: no name in %q", c, b, waits)
 			}
 		}
 	}
