@@ -1,9 +1,7 @@
 package output
 
 import (
-	"cmp"
 	"fmt"
-	"slices"
 
 	"github.com/modtrace/modtrace/unload"
 )
@@ -41,51 +39,6 @@ func doing(name unload.PhaseName) string {
 		return "wake who waits for this, go back to the caller"
 	}
 	return ""
-}
-
-// waiting says for what a task was off the CPU, by the cause of its wait.
-func (s screen) waiting(cause unload.Cause) string {
-	words := map[unload.Cause]string{
-		unload.CauseRCU:         "an RCU grace period",
-		unload.CauseRCUBarrier:  "RCU callbacks",
-		unload.CauseSRCU:        "an SRCU grace period",
-		unload.CauseMutex:       "a mutex",
-		unload.CauseRWSem:       "a read-write semaphore",
-		unload.CauseCompletion:  "a completion",
-		unload.CauseWorkqueue:   "a work item",
-		unload.CauseKthreadStop: "a kernel thread to stop",
-		unload.CauseTimer:       "a timer",
-		unload.CauseKernfsDrain: "users of a sysfs file",
-		unload.CauseDeviceUsers: "users of a device",
-		unload.CauseNetdevUsers: "users of a network interface",
-		unload.CauseAsyncWork:   "asynchronous calls",
-		unload.CauseBlockFreeze: "block requests",
-		unload.CauseIO:          "I/O",
-		unload.CausePreempted:   "its turn on a CPU",
-	}
-	switch {
-	case words[cause] != "":
-		return "waiting for " + words[cause]
-	case cause == "", cause == unload.CauseOther:
-		return "asleep"
-	case cause == unload.CauseSleep:
-		return "asleep for a set time"
-	}
-	return "waiting (" + s.name(string(cause), 24) + ")"
-}
-
-// activity says what the task did for most of a phase.
-func (s screen) activity(p unload.Phase) string {
-	if p.OnCPU >= p.OffCPU {
-		return "running"
-	}
-	if len(p.Waits) == 0 {
-		return "asleep"
-	}
-	longest := slices.MaxFunc(p.Waits, func(a, b unload.Wait) int {
-		return cmp.Compare(a.Duration, b.Duration)
-	})
-	return s.waiting(longest.Cause)
 }
 
 // place names a phase for a sentence, with those merged into it.
