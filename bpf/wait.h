@@ -9,8 +9,10 @@
 
 #include "state.h"
 
-// The first wait in a phase, and one in so many, wakes the reader: its frames
-// can only be named while the module is there, and the ring is not to fill up.
+// A wait of this many ns in the module's own code wakes the reader when it is
+// over: its frames can only be named while the module is there. And one in so
+// many does, so that the ring does not fill up.
+#define LONG_WAIT 500000
 #define WAKE_EVERY_WAIT 128
 
 // stack_into takes the current stack and gives the number of its frames.
@@ -62,7 +64,8 @@ static __always_inline void send_wait(struct slot *s)
 		s->end.lost++;
 		count_lost(KIND_WAIT);
 	}
-	if (s->end.waits++ % WAKE_EVERY_WAIT == 0 || w->boundary != s->end.stage)
+	if (++s->end.waits % WAKE_EVERY_WAIT == 0 ||
+	    (w->boundary <= AT_NOTIFY && w->until - w->since > LONG_WAIT))
 		wake = true;
 }
 

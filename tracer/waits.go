@@ -140,7 +140,26 @@ func withinCall(stack []string) []string {
 	if i >= 0 {
 		stack = stack[:i+1]
 	}
-	return orEmpty(slices.Clone(stack))
+	return withoutTrampolines(stack)
+}
+
+// withoutTrampolines drops the frames of programs that watch the functions on a
+// stack, and the first few instructions of a watched function below its rest.
+func withoutTrampolines(stack []string) []string {
+	kept, hooked := []string{}, false
+	for _, frame := range stack {
+		f := cause.Function(frame)
+		if strings.HasPrefix(f, "bpf_trampoline_") || strings.HasPrefix(f, "bpf_prog_") {
+			hooked = true
+			continue
+		}
+		if hooked && len(kept) > 0 && cause.Function(kept[len(kept)-1]) == f {
+			hooked = false
+			continue
+		}
+		kept, hooked = append(kept, frame), false
+	}
+	return kept
 }
 
 // addSample counts a stack in which the task was found running.
