@@ -13,9 +13,9 @@ import (
 //
 // It reads from the innermost frame to Site and no further, so who asked for
 // the wait, and what is beneath, have no say. A stack that says nothing is
-// unload.CauseOther: /proc/PID/stack is such a one for waits on completions,
-// mutexes and semaphores, since it leaves out all functions that are marked as
-// part of the scheduler (in_sched_functions in kernel/sched/core.c).
+// unload.CauseOther: /proc/PID/stack often is such a one for completions and
+// mutexes, since its innermost frames leave out what is marked as part of the
+// scheduler (__sched in the source, in_sched_functions in kernel/sched/core.c).
 func Of(stack []string) unload.Cause {
 	cause, _ := read(stack)
 	if cause == open {

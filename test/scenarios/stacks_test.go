@@ -20,6 +20,9 @@ import (
 //	MODTRACE_LAB=1 go test ./test/scenarios -run '^TestStacks$' -timeout 60m -stack-dir "$PWD/cause/testdata"
 var stackDir = flag.String("stack-dir", "", "write kernel stacks of waits to `DIR`")
 
+// realTime is a series whose locks are others than the matrix's.
+const realTime = "amd64-6.12-rt"
+
 // stackModules are modules of the kernel that wait while they are unloaded.
 // Debian's arm64 kernels have no emulated SCSI disk.
 func stackModules(series string) []string {
@@ -82,8 +85,8 @@ func hangingWaits() []waitToTake {
 		hangingWait("work", unload.CauseWorkqueue, unload.CauseWorkqueue, "flush_work"),
 		hangingWait("workqueue", unload.CauseWorkqueue, unload.CauseWorkqueue, "flush_workqueue"),
 		hangingWait("kthread", unload.CauseKthreadStop, unload.CauseKthreadStop, "kthread_stop"),
-		hangingWait("mutex", unload.CauseMutex, unload.CauseOther, "mutex_lock"),
-		hangingWait("rwsem", unload.CauseRWSem, "", "down_write"),
+		hangingWait("mutex", unload.CauseMutex, "", "hang_in_mutex"),
+		hangingWait("rwsem", unload.CauseRWSem, "", "hang_in_rwsem"),
 		hangingWait("srcu", unload.CauseSRCU, unload.CauseSRCU, "synchronize_srcu"),
 		hangingWait("netdev", unload.CauseNetdevUsers, "", "msleep", "netdev_run_todo"),
 		sysfs,
@@ -133,7 +136,7 @@ func gracePeriods() []waitToTake {
 		slow("rcu-barrier", unload.CauseRCUBarrier, "rcu_barrier=1", "rcu_barrier"),
 		slow("free-rcu", unload.CauseRCU, "sync_rcu=0", "synchronize_rcu", "free_module"),
 		{
-			name: "module-mutex", cause: unload.CauseMutex, frames: []string{"mutex_lock"}, module: "device",
+			name: "module-mutex", cause: unload.CauseMutex, frames: []string{"mutex"}, module: "device",
 			setUp: func(t *testing.T) {
 				fixture(t, "device", "sleep_ms=0")
 				fixture(t, "empty")
@@ -152,13 +155,20 @@ func waitOfModule(name, module string, cause unload.Cause, frames ...string) wai
 }
 
 func waitsOfKernelModules() []waitToTake {
-	return []waitToTake{
+	// A real-time kernel does not hurry grace periods; by the end of a slow one
+	// there is nothing left to wait for.
+	hurried := []waitToTake{
 		waitOfModule("loop-freeze", "loop", unload.CauseBlockFreeze, "blk_mq_freeze_queue"),
-		waitOfModule("loop-devtmpfs", "loop", unload.CauseCompletion, "devtmpfs"),
-		waitOfModule("loop-writeback", "loop", unload.CauseWorkqueue, "flush_work", "bdi_unregister"),
 		waitOfModule("dummy-expedited", "dummy", unload.CauseRCU, "synchronize_rcu_expedited"),
 		waitOfModule("dummy-barrier", "dummy", unload.CauseRCUBarrier, "rcu_barrier", "netdev_run_todo"),
 	}
+	for i := range hurried {
+		hurried[i].not = []string{realTime}
+	}
+	return append(hurried,
+		waitOfModule("loop-devtmpfs", "loop", unload.CauseCompletion, "devtmpfs"),
+		waitOfModule("loop-writeback", "loop", unload.CauseWorkqueue, "flush_work", "bdi_unregister"),
+	)
 }
 
 // waitsForDisks are two: a disk's probe goes on in the background, and
@@ -206,7 +216,7 @@ func modprobed(t *testing.T, args ...string) {
 }
 
 // inBackground runs a command until the test ends.
-func inBackground(t *testing.T, name string, args ...string) *exec.Cmd {
+func inBackground(t *testing.T, name string, args ...string) {
 	t.Helper()
 	cmd := exec.Command(name, args...)
 	if err := cmd.Start(); err != nil {
@@ -216,7 +226,6 @@ func inBackground(t *testing.T, name string, args ...string) *exec.Cmd {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	return cmd
 }
 
 func isLive(module string) bool {
@@ -251,13 +260,25 @@ func TestStacks(t *testing.T) {
 	fixture(t, "release")
 	fixture(t, "rcuhog")
 	for _, w := range waitsToTake(series) {
-		t.Run(w.name, func(t *testing.T) { w.take(t, *stackDir) })
+		t.Run(w.name, func(t *testing.T) {
+			// Short waits are at times not needed.
+			for range 10 {
+				if w.take(t, *stackDir) {
+					return
+				}
+			}
+			t.Errorf("no wait in %v", w.frames)
+		})
 	}
 }
 
 func stacksInGuests(t *testing.T) {
 	l := lab.ForTest(t)
-	for _, s := range lab.Matrix() {
+	rt, err := lab.FindSeries(realTime)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range append(lab.Matrix(), rt) {
 		t.Run(s.Name, func(t *testing.T) {
 			k, err := l.Kernel(t.Context(), s)
 			if err != nil {
@@ -309,8 +330,10 @@ func traceSwitches(t *testing.T) {
 	}
 }
 
-// take unloads the module and writes down the stack in which it waits.
-func (w waitToTake) take(t *testing.T, dir string) {
+// take unloads the module and writes down the stack in which it waits, if it
+// does.
+func (w waitToTake) take(t *testing.T, dir string) bool {
+	t.Helper()
 	if err := os.WriteFile(tracefs+"trace", nil, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -338,10 +361,10 @@ func (w waitToTake) take(t *testing.T, dir string) {
 	if stack == nil {
 		stack = w.find(readFile(t, tracefs+"trace"))
 	}
-	if stack == nil {
-		t.Fatalf("no wait in %v", w.frames)
+	if stack != nil {
+		writeStack(t, filepath.Join(dir, w.name+".txt"), w.cause, stack)
 	}
-	writeStack(t, filepath.Join(dir, w.name+".txt"), w.cause, stack)
+	return stack != nil
 }
 
 // find gives the first stack of an unload in the trace that has all frames.
