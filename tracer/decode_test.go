@@ -26,7 +26,11 @@ func soundEvents() []any {
 	dependent.Header.Begin, dependent.Header.Kind = begun, uint32(bpf.UnloadKindKIND_DEPENDENT)
 	ref := &bpf.UnloadReference{Time: begun + 5}
 	ref.Header.Begin, ref.Header.Kind = begun, uint32(bpf.UnloadKindKIND_REFERENCE)
-	return []any{begin, dependent, ref, passed(0, all()...)}
+	wait := &bpf.UnloadWait{Since: begun + 1, Until: begun + 3, Depth: uint32(len(bpf.UnloadWait{}.Stack))}
+	wait.Header.Begin, wait.Header.Kind = begun, uint32(bpf.UnloadKindKIND_WAIT)
+	sample := &bpf.UnloadSample{Time: begun + 4, Depth: 2}
+	sample.Header.Begin, sample.Header.Kind = begun, uint32(bpf.UnloadKindKIND_SAMPLE)
+	return []any{begin, dependent, ref, wait, sample, passed(0, all()...)}
 }
 
 func TestDecode(t *testing.T) {
@@ -62,6 +66,45 @@ func TestDecodeContradictions(t *testing.T) {
 		e := passed(0, all()...)
 		f(e)
 		if _, err := decode(encode(t, e)); !errors.Is(err, errDamaged) {
+			t.Errorf("%s: error %v", name, err)
+		}
+	}
+}
+
+// TestDecodeWait reads waits of any depth, and none that says more than was sent.
+func TestDecodeWait(t *testing.T) {
+	least := binary.Size(bpf.UnloadWait{}) - binary.Size(bpf.UnloadWait{}.Stack)
+	for sent := range 5 {
+		for said := range 5 {
+			e := &bpf.UnloadWait{Since: begun + 1, Until: begun + 3, Depth: uint32(said)}
+			e.Header.Begin, e.Header.Kind = begun, uint32(bpf.UnloadKindKIND_WAIT)
+			e.Stack = [64]uint64{11, 12, 13, 14, 15}
+			got, err := decode(encode(t, e)[:least+8*sent])
+			if said != sent {
+				if !errors.Is(err, errDamaged) {
+					t.Errorf("%d frames of %d: error %v", sent, said, err)
+				}
+				continue
+			}
+			if err != nil {
+				t.Fatalf("%d frames: %v", sent, err)
+			}
+			if w := got.(*bpf.UnloadWait); sent > 0 && (w.Stack[sent-1] != uint64(10+sent) || w.Stack[sent] != 0) {
+				t.Errorf("%d frames: %v", sent, w.Stack[:5])
+			}
+		}
+	}
+	for name, f := range map[string]func(*bpf.UnloadWait){
+		"ends before it begins": func(e *bpf.UnloadWait) { e.Until = e.Since - 1 },
+		"before the unload":     func(e *bpf.UnloadWait) { e.Since = begun - 1 },
+		"no such phase":         func(e *bpf.UnloadWait) { e.Boundary = boundaries },
+		"waker too deep":        func(e *bpf.UnloadWait) { e.WakerDepth = 25 },
+		"an age long":           func(e *bpf.UnloadWait) { e.Until = 1<<64 - 1 },
+	} {
+		e := &bpf.UnloadWait{Since: begun + 1, Until: begun + 3}
+		e.Header.Begin, e.Header.Kind = begun, uint32(bpf.UnloadKindKIND_WAIT)
+		f(e)
+		if _, err := decode(encode(t, e)[:least]); !errors.Is(err, errDamaged) {
 			t.Errorf("%s: error %v", name, err)
 		}
 	}
