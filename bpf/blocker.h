@@ -26,6 +26,7 @@ static __always_inline struct blocker *about_to(__u32 kind)
 	if (!s)
 		return NULL;
 	b = &s->wait.blocker;
+	b->count = b->kind == kind ? b->count + 1 : 1;
 	b->kind = kind;
 	b->pid = 0;
 	b->function = 0;
@@ -118,6 +119,15 @@ static __always_inline int await_kernfs(bool direct, struct kernfs_node *node)
 	return 0;
 }
 
+static __always_inline int await_netdev(bool direct, struct net_device *dev)
+{
+	struct blocker *b = about_to(BLOCKER_NETDEV);
+
+	if (b)
+		LOAD_BYTES(direct, b->detail, sizeof(dev->name), dev, name);
+	return 0;
+}
+
 // TOLD makes the programs at the entry of a function whose first argument says
 // who is waited for.
 #define TOLD(name, function, type, await)                                                          \
@@ -136,5 +146,7 @@ TOLD(drain, "__flush_workqueue", workqueue_struct, await_workqueue)
 TOLD(drain_old, "flush_workqueue", workqueue_struct, await_workqueue) // its name in 5.10
 TOLD(stop, "kthread_stop", task_struct, await_kthread)
 TOLD(kernfs, "kernfs_drain", kernfs_node, await_kernfs)
+// The interface whose users are waited for once the lock is let go of.
+TOLD(netdev, "unregister_netdevice_queue", net_device, await_netdev)
 
 #endif

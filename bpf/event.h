@@ -99,6 +99,7 @@ enum blocker_kind {
 	BLOCKER_WORKQUEUE, // all of a workqueue
 	BLOCKER_KTHREAD,   // a kernel thread to stop
 	BLOCKER_KERNFS,	   // users of a file in sysfs
+	BLOCKER_NETDEV,	   // users of a network interface
 	BLOCKERS,
 };
 
@@ -107,7 +108,9 @@ struct blocker {
 	__u32 kind;
 	__u32 pid;
 	__u8 comm[COMM_LEN];
-	__u8 detail[DETAIL_LEN]; // the name of the workqueue or file
+	__u8 detail[DETAIL_LEN]; // the name of the workqueue, file or interface
+	__u32 count;		 // of interfaces, of which that was the last
+	__u32 pad;
 };
 
 // A wait, from the switch away to the switch back. As much of stack is sent as

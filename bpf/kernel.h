@@ -124,7 +124,9 @@ struct kernfs_node {
 	const char *name;
 };
 
-struct hrtimer;
+struct net_device {
+	char name[16];
+};
 
 struct task_struct {
 	unsigned int __state;

@@ -48,7 +48,8 @@ const (
 	UnloadBlockerKindBLOCKER_WORKQUEUE UnloadBlockerKind = 3
 	UnloadBlockerKindBLOCKER_KTHREAD   UnloadBlockerKind = 4
 	UnloadBlockerKindBLOCKER_KERNFS    UnloadBlockerKind = 5
-	UnloadBlockerKindBLOCKERS          UnloadBlockerKind = 6
+	UnloadBlockerKindBLOCKER_NETDEV    UnloadBlockerKind = 6
+	UnloadBlockerKindBLOCKERS          UnloadBlockerKind = 7
 )
 
 type UnloadBoundary uint32
@@ -201,6 +202,8 @@ type UnloadWait struct {
 		Pid      uint32
 		Comm     [16]uint8
 		Detail   [32]uint8
+		Count    uint32
+		Pad      uint32
 	}
 	WakerStack [24]uint64
 	Stack      [64]uint64
@@ -266,6 +269,8 @@ const (
 	UnloadProgLivepatchKprobe        = "livepatch_kprobe"
 	UnloadProgLockRaw                = "lock_raw"
 	UnloadProgLockTp                 = "lock_tp"
+	UnloadProgNetdevFentry           = "netdev_fentry"
+	UnloadProgNetdevKprobe           = "netdev_kprobe"
 	UnloadProgNotifiedFexit          = "notified_fexit"
 	UnloadProgNotifiedKretprobe      = "notified_kretprobe"
 	UnloadProgNotifyFentry           = "notify_fentry"
@@ -401,6 +406,8 @@ type UnloadProgramSpecs struct {
 	LivepatchKprobe        *ebpf.ProgramSpec `ebpf:"livepatch_kprobe"`
 	LockRaw                *ebpf.ProgramSpec `ebpf:"lock_raw"`
 	LockTp                 *ebpf.ProgramSpec `ebpf:"lock_tp"`
+	NetdevFentry           *ebpf.ProgramSpec `ebpf:"netdev_fentry"`
+	NetdevKprobe           *ebpf.ProgramSpec `ebpf:"netdev_kprobe"`
 	NotifiedFexit          *ebpf.ProgramSpec `ebpf:"notified_fexit"`
 	NotifiedKretprobe      *ebpf.ProgramSpec `ebpf:"notified_kretprobe"`
 	NotifyFentry           *ebpf.ProgramSpec `ebpf:"notify_fentry"`
@@ -569,6 +576,8 @@ type UnloadPrograms struct {
 	LivepatchKprobe        *ebpf.Program `ebpf:"livepatch_kprobe"`
 	LockRaw                *ebpf.Program `ebpf:"lock_raw"`
 	LockTp                 *ebpf.Program `ebpf:"lock_tp"`
+	NetdevFentry           *ebpf.Program `ebpf:"netdev_fentry"`
+	NetdevKprobe           *ebpf.Program `ebpf:"netdev_kprobe"`
 	NotifiedFexit          *ebpf.Program `ebpf:"notified_fexit"`
 	NotifiedKretprobe      *ebpf.Program `ebpf:"notified_kretprobe"`
 	NotifyFentry           *ebpf.Program `ebpf:"notify_fentry"`
@@ -644,6 +653,8 @@ func (p *UnloadPrograms) Close() error {
 		p.LivepatchKprobe,
 		p.LockRaw,
 		p.LockTp,
+		p.NetdevFentry,
+		p.NetdevKprobe,
 		p.NotifiedFexit,
 		p.NotifiedKretprobe,
 		p.NotifyFentry,

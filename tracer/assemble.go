@@ -84,7 +84,7 @@ func (a *assembler) add(e any) (unload.Unload, bool) {
 	case *nameRecord:
 		a.names.learn(e.Address, text(e.Name[:]))
 	case *bpf.UnloadEnd:
-		u := a.finish(e)
+		u := a.report(a.pop(e), e)
 		if e.Result == 0 {
 			a.names.forget()
 		}
@@ -134,18 +134,11 @@ func (a *assembler) abandon(key taskKey) (unload.Unload, bool) {
 
 // rest reports what has not ended: first the unloads that were in flight at
 // time now, then those that lost their end.
-func (a *assembler) rest(open []*bpf.UnloadEnd, now uint64) []unload.Unload {
+func (a *assembler) rest(open []*bpf.UnloadSlot, now uint64) []unload.Unload {
 	var all []unload.Unload
-	for _, e := range open {
-		if e.OffSince != 0 && now > e.OffSince {
-			e.OffCpu[e.Stage] += now - e.OffSince
-		}
-		e.At[bpf.UnloadBoundaryAT_END] = max(now, e.At[e.Stage])
-		e.Result = inFlight
-		u := a.finish(e)
-		u.Outcome = unload.InFlight
-		u.Complete = false
-		u.Missing = append(u.Missing, fmt.Sprintf("still in flight, in %s, when tracing ended", stageName(e.Stage)))
+	for _, s := range open {
+		u := a.soFar(a.pop(&s.End), s, now)
+		u.Missing = append(u.Missing, fmt.Sprintf("still in flight, in %s, when tracing ended", stageName(s.End.Stage)))
 		all = append(all, u)
 	}
 	for _, key := range slices.SortedFunc(maps.Keys(a.pending), compareKeys) {
@@ -191,16 +184,20 @@ func (a *assembler) describe(p *pending, key taskKey) unload.Unload {
 	return u
 }
 
-// finish makes the report of an unload from its end record.
-func (a *assembler) finish(e *bpf.UnloadEnd) unload.Unload {
+// pop takes what is known of an unload that has ended.
+func (a *assembler) pop(e *bpf.UnloadEnd) *pending {
 	key := taskKey{e.Header.Begin, e.Header.Tid}
 	p := a.pending[key]
 	if p == nil {
 		p = newPending()
 	}
 	delete(a.pending, key)
+	return p
+}
 
-	u := a.describe(p, key)
+// report makes the report of an unload from its end record.
+func (a *assembler) report(p *pending, e *bpf.UnloadEnd) unload.Unload {
+	u := a.describe(p, taskKey{e.Header.Begin, e.Header.Tid})
 	if name := text(e.Name[:]); name != "" {
 		u.Module = name
 	}

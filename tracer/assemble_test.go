@@ -215,7 +215,7 @@ func TestInFlightAtTheEnd(t *testing.T) {
 	e := passed(0, bpf.UnloadBoundaryAT_CHECK, bpf.UnloadBoundaryAT_EXIT)
 	e.At[bpf.UnloadBoundaryAT_END] = 0
 	e.OffSince = begun + 25
-	rest := newAssembler(wholePlan()).rest([]*bpf.UnloadEnd{e}, begun+500)
+	rest := newAssembler(wholePlan()).rest([]*bpf.UnloadSlot{{End: *e}}, begun+500)
 	if len(rest) != 1 {
 		t.Fatalf("%d unloads, want 1", len(rest))
 	}
@@ -225,7 +225,7 @@ func TestInFlightAtTheEnd(t *testing.T) {
 		t.Errorf("duration %d, complete %v, result %+v", u.Duration, u.Complete, u.Result)
 	}
 	last := u.Phases[len(u.Phases)-1]
-	if last.Name != unload.Exit || last.OffCPU != 475 {
+	if last.Name != unload.Exit || last.OffCPU != 475 || len(last.Waits) != 1 || last.Waits[0].Duration != 475 {
 		t.Errorf("last phase %+v", last)
 	}
 }

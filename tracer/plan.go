@@ -133,6 +133,8 @@ func hooks() []hook {
 			entry("stop", "kthread_stop"), ""},
 		{noBoundary, "", "the sysfs file whose users are waited for", false,
 			entry("kernfs", "kernfs_drain"), ""},
+		{noBoundary, "", "the network interface whose users are waited for", false,
+			entry("netdev", "unregister_netdevice_queue"), ""},
 		{noBoundary, "", "references taken by the unloading task", false,
 			tracepoint("get", "module_get"), ""},
 		{noBoundary, "", "references dropped by the unloading task", false,

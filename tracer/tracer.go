@@ -29,6 +29,11 @@ type Options struct {
 	// Mechanisms limits the ways of attaching to those named, of what the
 	// function Mechanisms lists; empty is all, best first.
 	Mechanisms []string
+	// Stalled, if set, is told of an unload that has been in one phase for
+	// Stall, while it hangs, and again whenever that time has doubled. It is
+	// called from within the loop over Unloads.
+	Stalled func(unload.Stall)
+	Stall   time.Duration
 	// Tap, if set, is given every raw record as it comes. The bytes are only
 	// valid during the call.
 	Tap func(raw []byte)
@@ -41,6 +46,7 @@ type Tracer struct {
 	reader   *ringbuf.Reader
 	assemble *assembler
 	tap      func([]byte)
+	watch    *watch
 	stats    Stats
 	err      error
 
@@ -71,7 +77,10 @@ func Start(ctx context.Context, o Options) (*Tracer, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Tracer{ctx: ctx, loader: l, tap: o.Tap, stats: Stats{Read: map[string]int64{}}}
+	t := &Tracer{
+		ctx: ctx, loader: l, tap: o.Tap, watch: newWatch(o.Stall, o.Stalled),
+		stats: Stats{Read: map[string]int64{}},
+	}
 	if err := t.start(o); err != nil {
 		return nil, errors.Join(err, l.close())
 	}
@@ -131,8 +140,8 @@ func (t *Tracer) Unloads() iter.Seq[unload.Unload] {
 			return
 		}
 		ended := func(u unload.Unload) bool {
-			open = slices.DeleteFunc(open, func(e *bpf.UnloadEnd) bool {
-				return int(e.Header.Tid) == u.Caller.TID
+			open = slices.DeleteFunc(open, func(s *bpf.UnloadSlot) bool {
+				return int(s.Tid) == u.Caller.TID
 			})
 			return yield(u)
 		}
@@ -155,7 +164,10 @@ func (t *Tracer) drain(yield func(unload.Unload) bool) bool {
 	const patience = time.Second
 	var record ringbuf.Record
 	for {
-		t.reader.SetDeadline(time.Now().Add(patience))
+		if t.watch.due() {
+			t.watch.look(t.assemble, t.open(), monotonic())
+		}
+		t.reader.SetDeadline(time.Now().Add(min(patience, t.watch.pause)))
 		err := t.reader.ReadInto(&record)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			continue
@@ -196,8 +208,8 @@ func (t *Tracer) take(raw []byte) (unload.Unload, bool) {
 }
 
 // open reads the unloads in flight.
-func (t *Tracer) open() []*bpf.UnloadEnd {
-	var open []*bpf.UnloadEnd
+func (t *Tracer) open() []*bpf.UnloadSlot {
+	var open []*bpf.UnloadSlot
 	if t.InFlight() == 0 {
 		return open
 	}
@@ -205,9 +217,9 @@ func (t *Tracer) open() []*bpf.UnloadEnd {
 	var slot bpf.UnloadSlot
 	entries := t.loader.maps["unloads"].Iterate()
 	for entries.Next(&key, &slot) {
-		end := slot.End
-		if slot.Owners != 0 && stampsAreSound(&end) {
-			open = append(open, &end)
+		if slot.Owners != 0 && slot.End.Ended == 0 && stampsAreSound(&slot.End) {
+			s := slot
+			open = append(open, &s)
 		}
 	}
 	return open

@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -94,6 +95,7 @@ type cli struct {
 	btf     string
 	capture string
 	strict  bool
+	stall   time.Duration
 
 	hooks     []string
 	ringBytes int
@@ -182,6 +184,9 @@ func (c *cli) prepare(*cobra.Command, []string) error {
 	if c.ringBytes < 0 || c.ringBytes&(c.ringBytes-1) != 0 || c.ringBytes != 0 && c.ringBytes < os.Getpagesize() {
 		return fmt.Errorf("--ring-bytes is %d: it takes a power of two of at least %d", c.ringBytes, os.Getpagesize())
 	}
+	if c.stall < 0 {
+		return fmt.Errorf("--stall is %v: it takes a duration, or 0 for never", c.stall)
+	}
 	for _, name := range c.hooks {
 		if !slices.Contains(tracer.Mechanisms(), name) {
 			return fmt.Errorf("--hooks names %q: it takes some of %s", name, strings.Join(tracer.Mechanisms(), ", "))
@@ -194,11 +199,12 @@ func (c *cli) prepare(*cobra.Command, []string) error {
 // traceFlags adds the flags of the commands that trace.
 func (c *cli) traceFlags(cmd *cobra.Command) {
 	cmd.Flags().StringVarP(&c.capture, "output", "o", "", "also write a capture to `FILE`")
+	cmd.Flags().DurationVar(&c.stall, "stall", 2*time.Second, "tell of an unload that stays in one phase for `DURATION` while it hangs; 0 tells nothing")
 	cmd.Flags().BoolVar(&c.strict, "strict", false, "exit with 4 when anything was lost or not seen")
 }
 
 func (c *cli) options() tracer.Options {
-	return tracer.Options{BTF: c.btf, RingBytes: c.ringBytes, Mechanisms: c.hooks}
+	return tracer.Options{BTF: c.btf, RingBytes: c.ringBytes, Mechanisms: c.hooks, Stall: c.stall}
 }
 
 // note tells the user something that is not part of the report.

@@ -11,8 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
-
-	"github.com/modtrace/modtrace/unload"
 )
 
 func (c *cli) runCommand() *cobra.Command {
@@ -57,7 +55,7 @@ func (c *cli) run(args []string, failOver time.Duration) error {
 	ctx, caught := interruptible()
 	o := c.options()
 	o.Below = os.Getpid()
-	s, err := c.open(ctx, o)
+	s, err := c.open(ctx, o, func(string) bool { return true })
 	if err != nil {
 		return failedRun(err)
 	}
@@ -65,7 +63,7 @@ func (c *cli) run(args []string, failOver time.Duration) error {
 	if err != nil {
 		return errors.Join(err, s.close())
 	}
-	err = s.follow(func(unload.Unload) bool { return true })
+	err = s.follow()
 	err = errors.Join(err, s.close())
 	if err != nil {
 		return failedRun(err)

@@ -25,6 +25,9 @@ type session struct {
 	reports []output.Report
 	files   []*os.File
 	slowest unload.Unload
+	// wants says whether a module's unloads are to be reported.
+	wants func(module string) bool
+	err   error // of reporting a stall
 }
 
 // interruptible gives a context that the first INT or TERM ends. The second
@@ -48,10 +51,11 @@ func interruptible() (ctx context.Context, caught func() os.Signal) {
 }
 
 // open starts tracing and opens the reports.
-func (c *cli) open(ctx context.Context, o tracer.Options) (_ *session, err error) {
+func (c *cli) open(ctx context.Context, o tracer.Options, wants func(module string) bool) (_ *session, err error) {
 	// A reader that goes away is reported by the write that fails.
 	signal.Ignore(syscall.SIGPIPE)
-	s := &session{cli: c}
+	s := &session{cli: c, wants: wants}
+	o.Stalled = s.stalled
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.closeFiles())
@@ -204,11 +208,21 @@ func (s *session) ready() error {
 	return nil
 }
 
-// follow reports every unload that keep wants, until tracing has stopped.
-func (s *session) follow(keep func(unload.Unload) bool) error {
+// stalled reports an unload that hangs.
+func (s *session) stalled(st unload.Stall) {
+	if s.err == nil && s.wants(st.Module) {
+		s.err = s.each(func(r output.Report) error { return r.Stall(st) })
+	}
+}
+
+// follow reports every unload that is wanted, until tracing has stopped.
+func (s *session) follow() error {
 	settle()
 	for u := range s.tracer.Unloads() {
-		if !keep(u) {
+		if s.err != nil {
+			return s.err
+		}
+		if !s.wants(u.Module) {
 			continue
 		}
 		if u.Duration > s.slowest.Duration {

@@ -7,8 +7,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-
-	"github.com/modtrace/modtrace/unload"
 )
 
 func (c *cli) traceCommand() *cobra.Command {
@@ -36,12 +34,12 @@ TERM. Names or globs narrow it; "-" and "_" are the same in them.`,
 
 func (c *cli) trace(patterns []string) error {
 	ctx, _ := interruptible()
-	s, err := c.open(ctx, c.options())
+	s, err := c.open(ctx, c.options(), func(module string) bool { return matches(patterns, module) })
 	if err != nil {
 		return err
 	}
 	c.note("tracing; INT ends it")
-	err = s.follow(func(u unload.Unload) bool { return matches(patterns, u.Module) })
+	err = s.follow()
 	if err := errors.Join(err, s.close()); err != nil {
 		return err
 	}

@@ -43,6 +43,7 @@ type ran struct {
 	stdout, stderr string
 	header         *unload.Header
 	unloads        []unload.Unload
+	stalls         []unload.Stall
 	trailer        *unload.Trailer
 }
 
@@ -95,6 +96,10 @@ func (r *ran) parse(t *testing.T) {
 			var u unload.Unload
 			decode(t, lines.Bytes(), &u)
 			r.unloads = append(r.unloads, u)
+		case unload.TypeStall:
+			var st unload.Stall
+			decode(t, lines.Bytes(), &st)
+			r.stalls = append(r.stalls, st)
 		case unload.TypeTrailer:
 			r.trailer = new(unload.Trailer)
 			decode(t, lines.Bytes(), r.trailer)
@@ -235,6 +240,16 @@ func conserved(t *testing.T, u unload.Unload) {
 		}
 		if p.OnCPU+p.OffCPU != p.Duration || p.OnCPU < 0 || p.OffCPU < 0 {
 			t.Errorf("%s: phase %s: %d on and %d off the CPU are not %d", u.Module, p.Name, p.OnCPU, p.OffCPU, p.Duration)
+		}
+		var waited int64
+		for _, w := range p.Waits {
+			waited += w.Duration
+			if w.Count < 1 || w.Longest > w.Duration || w.Longest*w.Count < w.Duration || w.Cause == "" {
+				t.Errorf("%s: phase %s: a wait contradicts itself: %+v", u.Module, p.Name, w)
+			}
+		}
+		if waited != p.OffCPU && u.LostEvents == 0 {
+			t.Errorf("%s: phase %s: waits of %d ns are not the %d off the CPU: %+v", u.Module, p.Name, waited, p.OffCPU, p.Waits)
 		}
 		sum += p.Duration
 	}
