@@ -87,9 +87,49 @@ static __always_inline int await_work(bool direct, struct work_struct *work)
 {
 	struct blocker *b = about_to(BLOCKER_WORK);
 
-	if (b)
+	if (b) {
 		b->function = (__u64)LOAD(direct, work, func);
+		b->work = (__u64)work;
+	}
 	return 0;
+}
+
+// Who works on what: the items that were begun while an unload was in flight.
+struct worker {
+	__u32 pid;
+	__u32 pad;
+	__u8 comm[COMM_LEN];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u64);
+	__type(value, struct worker);
+} workers SEC(".maps");
+
+const struct worker *unused_worker __attribute__((unused));
+
+static __noinline int note_worker(__u64 work)
+{
+	struct worker w = {};
+
+	w.pid = bpf_get_current_pid_tgid() >> 32;
+	bpf_get_current_comm(w.comm, COMM_LEN);
+	bpf_map_update_elem(&workers, &work, &w, BPF_ANY);
+	return 0;
+}
+
+SEC("tp_btf/workqueue_execute_start")
+int BPF_PROG(worker_tp, struct work_struct *work)
+{
+	return in_flight ? note_worker((__u64)work) : 0;
+}
+
+SEC("raw_tp/workqueue_execute_start")
+int worker_raw(struct bpf_raw_tracepoint_args *ctx)
+{
+	return in_flight ? note_worker(ctx->args[0]) : 0;
 }
 
 static __always_inline int await_workqueue(bool direct, struct workqueue_struct *queue)

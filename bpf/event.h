@@ -105,6 +105,7 @@ enum blocker_kind {
 
 struct blocker {
 	__u64 function; // of the work item
+	__u64 work;	// its address, never shown
 	__u32 kind;
 	__u32 pid;
 	__u8 comm[COMM_LEN];

@@ -110,10 +110,11 @@ static __always_inline bool current_task_typed(void)
 }
 
 // slot_key is the number of the slot that a thread tries at the given attempt.
-// Threads that meet at one go on to different ones.
+// Threads that run at one time often have numbers in a row, so the second attempt
+// goes far away; threads that meet at one go on to different ones.
 static __always_inline __u32 slot_key(__u32 tid, __u32 attempt)
 {
-	return (tid + attempt * (tid / SLOTS * 2 + 1)) & (SLOTS - 1);
+	return (tid + attempt * (tid / SLOTS * 2 + 1) * 331) & (SLOTS - 1);
 }
 
 // slot_of gives the slot that a thread has taken, or NULL.
@@ -159,9 +160,10 @@ static __always_inline struct slot *take_slot(__u32 tid)
 	return NULL;
 }
 
-// leave_slot frees a slot. Nothing in it is written from here on: it may have
-// the next owner at once. What was written before is in place, because the
-// record went into the ring in between, by an exchange.
+// leave_slot frees a slot, whose tid is 0 by now: the next owner is not to be
+// taken for this one before it has written its own. Nothing in it is written from
+// here on: it may have the next owner at once. What was written before is in
+// place, because the record went into the ring in between, by an exchange.
 static __always_inline void leave_slot(struct slot *s)
 {
 	__sync_fetch_and_add(&in_flight, -1);

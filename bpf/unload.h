@@ -284,6 +284,7 @@ static __always_inline void finish(struct slot *s)
 {
 	__u64 how = wake_at_switch ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP;
 
+	s->tid = 0;
 	s->end.ended = 1;
 	s->end.at[AT_END] = stamp(&s->end);
 	__sync_fetch_and_add(&produced[KIND_END], 1);

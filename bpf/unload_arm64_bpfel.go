@@ -198,6 +198,7 @@ type UnloadWait struct {
 	Blocker    struct {
 		_        structs.HostLayout
 		Function uint64
+		Work     uint64
 		Kind     uint32
 		Pid      uint32
 		Comm     [16]uint8
@@ -209,12 +210,20 @@ type UnloadWait struct {
 	Stack      [64]uint64
 }
 
+type UnloadWorker struct {
+	_    structs.HostLayout
+	Pid  uint32
+	Pad  uint32
+	Comm [16]uint8
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	UnloadMapEvents                  = "events"
 	UnloadMapUnloads                 = "unloads"
+	UnloadMapWorkers                 = "workers"
 	UnloadProgAsyncFentry            = "async_fentry"
 	UnloadProgAsyncKprobe            = "async_kprobe"
 	UnloadProgCheckFentry            = "check_fentry"
@@ -288,6 +297,8 @@ const (
 	UnloadProgSymbols                = "symbols"
 	UnloadProgWakingRaw              = "waking_raw"
 	UnloadProgWakingTp               = "waking_tp"
+	UnloadProgWorkerRaw              = "worker_raw"
+	UnloadProgWorkerTp               = "worker_tp"
 	UnloadVarAfter                   = "after"
 	UnloadVarArmed                   = "armed"
 	UnloadVarAsked                   = "asked"
@@ -306,6 +317,7 @@ const (
 	UnloadVarUnusedSample            = "unused_sample"
 	UnloadVarUnusedSlot              = "unused_slot"
 	UnloadVarUnusedWait              = "unused_wait"
+	UnloadVarUnusedWorker            = "unused_worker"
 	UnloadVarWake                    = "wake"
 	UnloadVarWakeAtSwitch            = "wake_at_switch"
 )
@@ -425,6 +437,8 @@ type UnloadProgramSpecs struct {
 	Symbols                *ebpf.ProgramSpec `ebpf:"symbols"`
 	WakingRaw              *ebpf.ProgramSpec `ebpf:"waking_raw"`
 	WakingTp               *ebpf.ProgramSpec `ebpf:"waking_tp"`
+	WorkerRaw              *ebpf.ProgramSpec `ebpf:"worker_raw"`
+	WorkerTp               *ebpf.ProgramSpec `ebpf:"worker_tp"`
 }
 
 // UnloadMapSpecs contains maps before they are loaded into the kernel.
@@ -433,6 +447,7 @@ type UnloadProgramSpecs struct {
 type UnloadMapSpecs struct {
 	Events  *ebpf.MapSpec `ebpf:"events"`
 	Unloads *ebpf.MapSpec `ebpf:"unloads"`
+	Workers *ebpf.MapSpec `ebpf:"workers"`
 }
 
 // UnloadVariableSpecs contains global variables before they are loaded into the kernel.
@@ -457,6 +472,7 @@ type UnloadVariableSpecs struct {
 	UnusedSample      *ebpf.VariableSpec `ebpf:"unused_sample"`
 	UnusedSlot        *ebpf.VariableSpec `ebpf:"unused_slot"`
 	UnusedWait        *ebpf.VariableSpec `ebpf:"unused_wait"`
+	UnusedWorker      *ebpf.VariableSpec `ebpf:"unused_worker"`
 	Wake              *ebpf.VariableSpec `ebpf:"wake"`
 	WakeAtSwitch      *ebpf.VariableSpec `ebpf:"wake_at_switch"`
 }
@@ -483,12 +499,14 @@ func (o *UnloadObjects) Close() error {
 type UnloadMaps struct {
 	Events  *ebpf.Map `ebpf:"events"`
 	Unloads *ebpf.Map `ebpf:"unloads"`
+	Workers *ebpf.Map `ebpf:"workers"`
 }
 
 func (m *UnloadMaps) Close() error {
 	return _UnloadClose(
 		m.Events,
 		m.Unloads,
+		m.Workers,
 	)
 }
 
@@ -514,6 +532,7 @@ type UnloadVariables struct {
 	UnusedSample      *ebpf.Variable `ebpf:"unused_sample"`
 	UnusedSlot        *ebpf.Variable `ebpf:"unused_slot"`
 	UnusedWait        *ebpf.Variable `ebpf:"unused_wait"`
+	UnusedWorker      *ebpf.Variable `ebpf:"unused_worker"`
 	Wake              *ebpf.Variable `ebpf:"wake"`
 	WakeAtSwitch      *ebpf.Variable `ebpf:"wake_at_switch"`
 }
@@ -595,6 +614,8 @@ type UnloadPrograms struct {
 	Symbols                *ebpf.Program `ebpf:"symbols"`
 	WakingRaw              *ebpf.Program `ebpf:"waking_raw"`
 	WakingTp               *ebpf.Program `ebpf:"waking_tp"`
+	WorkerRaw              *ebpf.Program `ebpf:"worker_raw"`
+	WorkerTp               *ebpf.Program `ebpf:"worker_tp"`
 }
 
 func (p *UnloadPrograms) Close() error {
@@ -672,6 +693,8 @@ func (p *UnloadPrograms) Close() error {
 		p.Symbols,
 		p.WakingRaw,
 		p.WakingTp,
+		p.WorkerRaw,
+		p.WorkerTp,
 	)
 }
 

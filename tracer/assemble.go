@@ -18,9 +18,11 @@ const maxPending = 4096
 // assembler joins the events of each unloading task to an unload.Unload. It
 // touches no kernel, so that a recorded stream gives the same report anywhere.
 type assembler struct {
-	plan   Plan
-	wall   func(monotonic uint64) time.Time
-	names  *names
+	plan  Plan
+	wall  func(monotonic uint64) time.Time
+	names *names
+	// worker says who began to run a work item last.
+	worker func(work uint64) (pid int, comm string)
 	enrich func(*unload.Caller, *bpf.UnloadBegin)
 	// modulesDisabled reads kernel.modules_disabled, which can be switched
 	// on once and never off: what it says now holds for a refusal just made,
@@ -52,6 +54,7 @@ func newAssembler(plan Plan) *assembler {
 	return &assembler{
 		plan:            plan,
 		wall:            func(ns uint64) time.Time { return time.Unix(0, int64(ns)).UTC() },
+		worker:          func(uint64) (int, string) { return 0, "" },
 		names:           newNames(func([]uint64) []string { return nil }),
 		enrich:          func(*unload.Caller, *bpf.UnloadBegin) {},
 		modulesDisabled: func() bool { return false },

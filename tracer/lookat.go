@@ -13,21 +13,12 @@ import (
 )
 
 // lookAt adds what can be seen of a blocker while it blocks: what it is doing,
-// and for a work item or a file, who is at it. That takes CAP_SYS_ADMIN (proc(5),
+// and for a file, who is at it. That takes CAP_SYS_ADMIN (proc(5),
 // /proc/pid/stack); what cannot be seen stays unsaid.
 func lookAt(b *unload.Blocker) {
 	switch {
 	case b.PID != 0:
 		b.Stack = stackOf(b.PID)
-	case b.Kind == unload.KindWork && b.Function != "":
-		eachProcess(func(pid int) bool {
-			comm := commOf(pid)
-			if !strings.HasPrefix(comm, "kworker") || !calls(stackOf(pid), b.Function) {
-				return true
-			}
-			b.PID, b.Comm, b.Stack = pid, comm, stackOf(pid)
-			return false
-		})
 	case b.Kind == unload.KindFile && b.Detail != "":
 		eachProcess(func(pid int) bool {
 			stack := stackOf(pid)
@@ -42,11 +33,10 @@ func lookAt(b *unload.Blocker) {
 }
 
 // inKernfs says that a task is in an operation on a file of sysfs
-// (fs/kernfs/file.c).
-func inKernfs(frame string) bool { return strings.HasPrefix(cause.Function(frame), "kernfs_") }
-
-func calls(stack []string, function string) bool {
-	return slices.ContainsFunc(stack, func(frame string) bool { return cause.Function(frame) == function })
+// (fs/kernfs/file.c, fs/sysfs/file.c).
+func inKernfs(frame string) bool {
+	f := cause.Function(frame)
+	return strings.HasPrefix(f, "kernfs_") || strings.HasPrefix(f, "sysfs_")
 }
 
 // eachProcess calls f with each process until it returns false.
@@ -93,7 +83,9 @@ func openFile(pid int, name string) string {
 		return ""
 	}
 	for _, e := range entries {
-		if path, err := os.Readlink(filepath.Join(dir, e.Name())); err == nil && filepath.Base(path) == name {
+		path, err := os.Readlink(filepath.Join(dir, e.Name()))
+		path = strings.TrimSuffix(path, " (deleted)") // that is what the unload waits to do
+		if err == nil && filepath.Base(path) == name {
 			return path
 		}
 	}

@@ -127,6 +127,8 @@ func hooks() []hook {
 			tracepoint("lock", "contention_begin"), ""},
 		{noBoundary, "", "the work item that is waited for", false,
 			either(entry("flush", "__flush_work"), entry("flush_inlined", "flush_work")), ""},
+		{noBoundary, "", "the worker that runs it", false,
+			tracepoint("worker", "workqueue_execute_start"), ""},
 		{noBoundary, "", "the workqueue that is waited for", false,
 			either(entry("drain", "__flush_workqueue"), entry("drain_old", "flush_workqueue")), ""},
 		{noBoundary, "", "the kernel thread that is told to stop", false,

@@ -82,6 +82,9 @@ func (a *assembler) stall(s *bpf.UnloadSlot, now uint64) unload.Stall {
 	if waiting {
 		st.Wait = a.wait(wait)
 		st.Wait.Waker = unload.Blocker{} // nobody yet
+		if b := &st.Wait.Blocker; b.Kind == unload.KindWork {
+			b.PID, b.Comm = a.worker(wait.Blocker.Work)
+		}
 		lookAt(&st.Wait.Blocker)
 	}
 	return st

@@ -100,6 +100,7 @@ func (t *Tracer) start(o Options) error {
 	t.assemble.wall = wallClock
 	t.assemble.enrich = enrichCaller
 	t.assemble.modulesDisabled = modulesDisabled
+	t.assemble.worker = t.loader.worker
 	t.assemble.names = newNames(t.loader.asker())
 	if t.tap != nil {
 		t.assemble.names.record = func(address uint64, name string) { t.tap(encodeName(address, name)) }

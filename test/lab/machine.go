@@ -131,13 +131,16 @@ func (m *Machine) commandLine(p platform, initrd string) []string {
 	if mem == 0 {
 		mem = 1024
 	}
-	accel := "tcg,thread=multi"
 	if m.CountInstructions {
-		cpus, accel = 1, "tcg,thread=single"
+		cpus = 1
 	}
 	args := []string{
 		"-nodefaults", "-display", "none", "-no-reboot", "-monitor", "none",
-		"-accel", accel, "-smp", strconv.Itoa(cpus), "-m", strconv.Itoa(mem) + "M",
+		// The processors take turns in one thread. With a thread each, QEMU may
+		// go on running code that another processor has just patched (it drops
+		// its translation before the store, and may make it again in between),
+		// and attaching a tracer to a busy tracepoint kills the guest now and then.
+		"-accel", "tcg,thread=single", "-smp", strconv.Itoa(cpus), "-m", strconv.Itoa(mem) + "M",
 		"-chardev", "socket,id=console,fd=3", "-chardev", "socket,id=control,fd=4",
 		"-kernel", m.Kernel.Vmlinuz(), "-initrd", initrd,
 		"-append", m.append(p),

@@ -275,6 +275,6 @@ func TestUsage(t *testing.T) {
 		{"trace", "[a-"}, {"check", "surplus"}, {"trace", "--color", "mauve"},
 		{"run", "--fail-over", "soon", "--", "true"}, {"trace", "--ring-bytes", "5000"},
 	} {
-		oneMessage(t, run(t, args...), 2, "modtrace --help")
+		oneMessage(t, run(t, args...), 2, "try: modtrace ", " --help")
 	}
 }
