@@ -11,7 +11,7 @@
 
 static __always_inline void off_cpu(__u32 tid)
 {
-	struct slot *s = slot_of(tid);
+	struct slot *s = tid ? slot_of(tid) : NULL; // 0 is the idle task, and no slot's owner
 
 	if (s && !s->end.ended)
 		s->end.off_since = stamp(&s->end);
@@ -19,7 +19,7 @@ static __always_inline void off_cpu(__u32 tid)
 
 static __always_inline void on_cpu(__u32 tid)
 {
-	struct slot *s = slot_of(tid);
+	struct slot *s = tid ? slot_of(tid) : NULL;
 	__u32 stage;
 
 	if (!s || !s->end.off_since)
