@@ -117,14 +117,25 @@ static __always_inline __u32 slot_key(__u32 tid, __u32 attempt)
 	return (tid + attempt * (tid / SLOTS * 2 + 1) * 331) & (SLOTS - 1);
 }
 
-// slot_of gives the slot that a thread has taken, or NULL.
+// slot_at gives one slot.
+static __always_inline struct slot *slot_at(__u32 key)
+{
+	return bpf_map_lookup_elem(&unloads, &key);
+}
+
+// slot_of gives the slot that a thread, not an idle one, has taken, or NULL. Nearly always it is
+// the first that it may have; the loop stays one, since unrolled it would stand
+// in every program.
 static __always_inline struct slot *slot_of(__u32 tid)
 {
-	for (__u32 i = 0; i < PROBES; i++) {
-		__u32 key = slot_key(tid, i);
-		struct slot *s = bpf_map_lookup_elem(&unloads, &key);
+	struct slot *s = slot_at(slot_key(tid, 0));
 
-		if (s && s->tid == tid && s->owners)
+	if (s && s->tid == tid)
+		return s;
+#pragma clang loop unroll(disable)
+	for (__u32 i = 1; i < PROBES; i++) {
+		s = slot_at(slot_key(tid, i));
+		if (s && s->tid == tid)
 			return s;
 	}
 	return NULL;
@@ -138,9 +149,9 @@ static __always_inline struct slot *slot_of(__u32 tid)
 // Two may both back off, but never both stay.
 static __always_inline struct slot *take_slot(__u32 tid)
 {
+#pragma clang loop unroll(disable)
 	for (__u32 i = 0; i < PROBES; i++) {
-		__u32 key = slot_key(tid, i);
-		struct slot *s = bpf_map_lookup_elem(&unloads, &key);
+		struct slot *s = slot_at(slot_key(tid, i));
 
 		if (!s)
 			continue;

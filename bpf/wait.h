@@ -94,6 +94,15 @@ static __noinline int wake_reader(void)
 	return 0;
 }
 
+// slot_of_task gives the slot of a task by its number, of which the idle tasks
+// have 0 and are no slot's owner.
+static __always_inline struct slot *slot_of_task(bool direct, struct task_struct *task)
+{
+	__u32 tid = LOAD(direct, task, pid);
+
+	return tid ? slot_of(tid) : NULL;
+}
+
 static __always_inline int switched(void *ctx, bool direct, bool preempt, struct task_struct *prev,
 				    struct task_struct *next)
 {
@@ -103,10 +112,10 @@ static __always_inline int switched(void *ctx, bool direct, bool preempt, struct
 		wake_reader();
 	if (!in_flight)
 		return 0;
-	s = slot_of(LOAD(direct, prev, pid));
+	s = slot_of_task(direct, prev);
 	if (s && !s->end.ended)
 		go_off(ctx, s, preempt || runnable(direct, prev));
-	s = slot_of(LOAD(direct, next, pid));
+	s = slot_of_task(direct, next);
 	if (s && s->end.off_since)
 		come_back(s);
 	return 0;
@@ -144,7 +153,7 @@ static __always_inline int waking(void *ctx, bool direct, struct task_struct *ta
 
 	if (!in_flight)
 		return 0;
-	s = slot_of(LOAD(direct, task, pid));
+	s = slot_of_task(direct, task);
 	if (s && s->end.off_since && !s->wait.woken)
 		note_waker(ctx, s);
 	return 0;
