@@ -19,7 +19,8 @@ demo: ## boot a real kernel and unload modules under modtrace
 test: lint unit lab ## all tests: linters, unit tests, and every kernel of the matrix
 
 unit: ## the tests that need no kernel
-	$(GO) test -race -count=1 ./...
+	@./test/need.sh unit gcc /usr/include/stdlib.h -- gcc libc6-dev # for the race detector
+	CGO_ENABLED=1 $(GO) test -race -count=1 ./...
 
 lint: ## formatters and linters, and that generated files match their sources
 	./test/lint.sh

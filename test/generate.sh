@@ -5,19 +5,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-packages=(clang-14 llvm-14 clang-format-14 libbpf-dev linux-libc-dev)
-
-have() { command -v clang-14 && command -v llvm-strip-14 && command -v clang-format-14 && [ -e /usr/include/bpf/bpf_helpers.h ]; } >/dev/null
-
-if ! have; then
-	if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-		echo "generate: needs: sudo apt-get install ${packages[*]}" >&2
-		exit 1
-	fi
-	echo "generate: installing ${packages[*]}" >&2
-	apt-get update -qq
-	DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "${packages[@]}" >/dev/null
-fi
+./test/need.sh generate clang-14 llvm-strip-14 clang-format-14 /usr/include/bpf/bpf_helpers.h /usr/include/linux/bpf.h -- \
+	clang-14 llvm-14 clang-format-14 libbpf-dev linux-libc-dev
 
 if [ "${1:-}" != --check ]; then
 	exec go generate ./...

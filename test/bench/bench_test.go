@@ -25,7 +25,7 @@ const (
 // TestBudget measures modtrace in a machine and compares with the promises.
 func TestBudget(t *testing.T) {
 	l := lab.ForTest(t)
-	r, err := Run(t.Context(), l, Options{Log: t.Output()})
+	r, err := Run(t.Context(), l, Options{Rounds: 30, Log: t.Output()})
 	if err != nil {
 		t.Fatal(err)
 	}
