@@ -32,7 +32,7 @@ func (s stream) report(r Report) error {
 
 func streams(t testing.TB) []stream {
 	one := func(name string, u unload.Unload) stream { return stream{name: name, unloads: []unload.Unload{u}} }
-	return []stream{
+	return append([]stream{
 		one("sample", sample(t)),
 		one("slow", slow()),
 		one("spinning", spinning()),
@@ -69,7 +69,7 @@ func streams(t testing.TB) []stream {
 		one("long-command", longCommand()),
 		one("bare", unload.Unload{}),
 		several(),
-	}
+	}, causes()...)
 }
 
 // sample is a record of a real kernel.
@@ -128,6 +128,7 @@ func attempt(module string, all []unload.Phase) unload.Unload {
 		Holders:    []unload.Holder{},
 		Dependents: []string{},
 		References: []unload.Reference{},
+		Convoy:     []unload.Waiter{},
 		Log:        []unload.LogLine{},
 		Residue:    []string{},
 		Taints:     []string{},
@@ -156,8 +157,8 @@ func spinning() unload.Unload {
 func waits() unload.Unload {
 	u := slow()
 	u.Phases[2].Waits = []unload.Wait{
-		{Cause: "mutex", Count: 3, Duration: 10e6, Stack: []string{}},
-		{Cause: "workqueue", Count: 1, Duration: 600e6, Stack: []string{}},
+		{Cause: unload.CauseMutex, Count: 3, Duration: 10e6, Stack: []string{}},
+		{Cause: unload.CauseWorkqueue, Count: 1, Duration: 600e6, Stack: []string{}},
 	}
 	return u
 }

@@ -13,6 +13,8 @@ import (
 type fact struct {
 	key   string
 	lines []string // each is wrapped by itself
+	whole bool     // none of the lines may be left out
+	color color
 }
 
 // maxLines bounds a fact, unless all is wanted.
@@ -20,10 +22,10 @@ const maxLines = 6
 
 // facts lays out who asked, what was asked, and what there was to it.
 func (s screen) facts(u unload.Unload) ([]string, error) {
-	var all []fact
+	all := s.effects(u)
 	add := func(key string, lines ...string) {
 		if len(lines) > 0 && lines[0] != "" {
-			all = append(all, fact{key, lines})
+			all = append(all, fact{key: key, lines: lines})
 		}
 	}
 	add("caller", s.callerLines(u.Caller)...)
@@ -40,11 +42,6 @@ func (s screen) facts(u unload.Unload) ([]string, error) {
 	if examined(u) {
 		add("module", s.module(u))
 	}
-	if u.Memory.Freed > 0 {
-		add("freed", count(u.Memory.Freed, "byte", "bytes"))
-	}
-	// The devices, notifiers, holders, residue and log of the model are told
-	// here, each as a fact or as a table of its own.
 	return s.factLines(all)
 }
 
@@ -54,15 +51,18 @@ func (s screen) factLines(all []fact) ([]string, error) {
 	}
 	rows := make([]row, len(all))
 	for i, f := range all {
-		rows[i].cells = []string{f.key, ""}
+		rows[i].cells, rows[i].color = []string{f.key, ""}, f.color
 	}
 	width := max(s.width-gap-widest(rows, 0, "")-gap, 1)
 	for i, f := range all {
 		var lines []string
 		for _, text := range f.lines {
-			lines = append(lines, wrap(text, width, "")...)
+			lines = append(lines, hanging(text, width, "")...)
 		}
-		rows[i].cells[1] = strings.Join(s.clip(lines, maxLines, width), "\n")
+		if !f.whole {
+			lines = s.clip(lines, maxLines, width)
+		}
+		rows[i].cells[1] = strings.Join(lines, "\n")
 	}
 	return s.grid([]column{{}, {}}, rows)
 }

@@ -30,7 +30,7 @@ func scramble(text string, n int64, flags uint) unload.Unload {
 	u.Phases[1].Name = unload.PhaseName(text)
 	u.Phases[2].Merged = []unload.PhaseName{unload.PhaseName(text), unload.Return}
 	u.Phases[3].Merged = []unload.PhaseName{unload.Return}
-	u.Phases[0].Waits = []unload.Wait{{Cause: text, Duration: n}}
+	scrambleWhy(&u, text, n, flags)
 	u.Caller = unload.Caller{
 		PID: int(n), TID: int(n >> 1), UID: -1, Comm: text, Exe: text, Cgroup: text,
 		Cmdline:   append(strings.Split(text, "/"), text),
@@ -42,6 +42,35 @@ func scramble(text string, n int64, flags uint) unload.Unload {
 		{Op: text, Module: "", Count: -n},
 	}
 	return u
+}
+
+// scrambleWhy fills in what is said of where the time went.
+func scrambleWhy(u *unload.Unload, text string, n int64, flags uint) {
+	kinds := []string{"", text, unload.KindTask, unload.KindWork, unload.KindWorkqueue, unload.KindInterface, unload.KindFile, unload.KindInterrupt}
+	stack := []string{text, "schedule+0x1", text + "+0x12 [" + text + "]", ""}
+	someone := func(i int) unload.Blocker {
+		b := unload.Blocker{Kind: kinds[i%len(kinds)], PID: int(n), Comm: text, Function: text, Module: text, Detail: text, Stack: stack}
+		if flags>>(i%5)&1 != 0 {
+			b.Comm, b.Module = "", ""
+		}
+		if flags>>(i%7)&1 != 0 {
+			b.PID, b.Function = 0, ""
+		}
+		if flags>>(i%3)&1 != 0 {
+			b.Detail, b.Stack = "", nil
+		}
+		return b
+	}
+	for i, c := range append(unload.Causes(), unload.Cause(text)) {
+		p := &u.Phases[i%len(u.Phases)]
+		p.Waits = append(p.Waits, unload.Wait{Cause: c, Count: n >> i, Duration: n >> (i % 9), Longest: n, Blocker: someone(i), Waker: someone(i + 1), Stack: stack})
+		p.Hot = append(p.Hot, unload.Hot{Samples: n, Stack: stack[i%4:]})
+	}
+	u.Notifiers = []unload.Notifier{{Callback: text, Module: text, Duration: n}, {}}
+	u.Devices = []unload.Device{{Device: text, Driver: text, Duration: n}, {Duration: -n}}
+	u.Convoy = []unload.Waiter{{PID: int(n), Comm: text, Duration: n}, {}}
+	u.Log = []unload.LogLine{{Offset: n, Phase: unload.PhaseName(text), Level: int(flags % 8), Text: text}, {Level: -1}}
+	u.Residue = []string{text, ""}
 }
 
 func seeds(f *testing.F) {
@@ -75,6 +104,11 @@ func FuzzTable(f *testing.F) {
 			trailer: unload.Trailer{LostEvents: map[string]int64{text: n}, MissedProbes: n, Incomplete: n},
 		}
 		if err := s.report(NewTable(&b, o)); err != nil {
+			t.Fatal(err)
+		}
+		u := scramble(text, n, flags)
+		st := unload.Stall{Unload: u, Phase: u.Phases[flags%3].Name, Elapsed: n, Wait: u.Phases[0].Waits[0]}
+		if err := NewTable(&b, o).Stall(st); err != nil {
 			t.Fatal(err)
 		}
 		if err := Plan(&b, []unload.Hook{hook, gone}, o); err != nil {

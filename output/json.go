@@ -29,6 +29,11 @@ func (j jsonReport) Unload(u unload.Unload) error {
 	return j.write(&u)
 }
 
+func (j jsonReport) Stall(s unload.Stall) error {
+	s.Type = unload.TypeStall
+	return j.write(&s)
+}
+
 func (j jsonReport) Trailer(t unload.Trailer) error {
 	t.Type = unload.TypeTrailer
 	return j.write(&t)

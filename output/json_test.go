@@ -53,6 +53,20 @@ func TestJSONRoundTrip(t *testing.T) {
 			}
 		}
 	}
+	for _, st := range stalls() {
+		if st.name == "stall-bare" || st.name == "stall-hostile" {
+			continue
+		}
+		want, got := st.Stall, unload.Stall{}
+		want.Type = unload.TypeStall
+		if want.Wait.Stack == nil {
+			want.Wait.Stack = []string{}
+		}
+		text := encode(t, func(r Report) error { return r.Stall(st.Stall) })
+		if err := json.Unmarshal([]byte(text), &got); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%v: %s comes back as another record: %s", err, st.name, text)
+		}
+	}
 	h := several().header
 	h.Type, h.Schema, h.Started = unload.TypeHeader, unload.Schema, time.Now().UTC()
 	var gotHeader unload.Header
@@ -69,7 +83,7 @@ func TestJSONKeepsTheContract(t *testing.T) {
 		Caller:    unload.Caller{Ancestors: []unload.Ancestor{{}}},
 		Phases:    []unload.Phase{{Waits: []unload.Wait{{}}, Hot: []unload.Hot{{}}}},
 		Notifiers: []unload.Notifier{{}}, Devices: []unload.Device{{}}, Holders: []unload.Holder{{}},
-		References: []unload.Reference{{}}, Log: []unload.LogLine{{}},
+		References: []unload.Reference{{}}, Log: []unload.LogLine{{}}, Convoy: []unload.Waiter{{}},
 	}
 	tests := []struct {
 		name   string
@@ -87,17 +101,21 @@ func TestJSONKeepsTheContract(t *testing.T) {
 			refcount.before
 			phases.0.name phases.0.offset_ns phases.0.duration_ns phases.0.on_cpu_ns phases.0.off_cpu_ns phases.0.exact phases.0.merged
 			phases.0.waits.0.cause phases.0.waits.0.count phases.0.waits.0.duration_ns phases.0.waits.0.blocker phases.0.waits.0.waker
-			phases.0.waits.0.stack phases.0.hot.0.samples phases.0.hot.0.stack
+			phases.0.waits.0.longest_ns phases.0.waits.0.stack phases.0.hot.0.samples phases.0.hot.0.stack
 			notifiers.0.callback notifiers.0.module notifiers.0.duration_ns
 			devices.0.device devices.0.driver devices.0.duration_ns
 			holders.0.kind holders.0.refs holders.0.module holders.0.pid holders.0.comm holders.0.cgroup holders.0.container
 			holders.0.fd holders.0.path holders.0.mount_ns holders.0.detail holders.0.stack holders.0.confidence
-			dependents references log residue memory.freed_bytes taints signed
+			log.0.offset_ns log.0.phase log.0.level log.0.text convoy.0.pid convoy.0.comm convoy.0.duration_ns
+			dependents references residue memory.freed_bytes taints signed
 			unaccounted_ns lost_events complete missing`},
 		{"bare unload", encode(t, func(r Report) error { return r.Unload(unload.Unload{}) }), `
 			type module start duration_ns flags forced outcome result.ok caller.cmdline caller.ancestors refcount.before phases
 			notifiers devices holders dependents references log residue memory.freed_bytes taints signed
 			unaccounted_ns lost_events complete missing`},
+		{"stall", encode(t, func(r Report) error { return r.Stall(unload.Stall{}) }), `
+			type module start duration_ns phases caller.cmdline convoy log phase elapsed_ns
+			wait.cause wait.count wait.duration_ns wait.longest_ns wait.blocker wait.waker wait.stack`},
 		{"trailer", encode(t, func(r Report) error { return r.Trailer(unload.Trailer{}) }), `
 			type records lost_events missed_probes incomplete ended`},
 	}
@@ -141,6 +159,7 @@ func TestJSONTypes(t *testing.T) {
 	for want, write := range map[string]func(Report) error{
 		"header":  func(r Report) error { return r.Header(unload.Header{Type: "x"}) },
 		"unload":  func(r Report) error { return r.Unload(unload.Unload{}) },
+		"stall":   func(r Report) error { return r.Stall(unload.Stall{}) },
 		"trailer": func(r Report) error { return r.Trailer(unload.Trailer{}) },
 	} {
 		if text := encode(t, write); !strings.HasPrefix(text, `{"type":"`+want+`",`) {

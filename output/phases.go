@@ -137,16 +137,10 @@ func (t *phaseTable) doing(name unload.PhaseName) string {
 	return doing(name)
 }
 
-// matters says whether where the time went is of interest. After a refusal it
-// is not, unless it took its time.
-func (t *phaseTable) matters() bool {
-	return outcomeOf(t.u) != refused || t.u.Duration >= noticeable
-}
-
 // choose picks the columns, and the width of the bars.
 func (t *phaseTable) choose(all []row) (chosen []int, bar int) {
 	for _, v := range views() {
-		if !t.matters() {
+		if !times(t.u) {
 			v.cols = slices.DeleteFunc(v.cols, func(c int) bool { return c == colBar })
 			v.minBar = 0
 		}
@@ -253,12 +247,7 @@ func (t *phaseTable) bar(p unload.Phase, full int64, width int) string {
 // notes explains what the table cannot.
 func (t *phaseTable) notes(chosen []int) []string {
 	var lines []string
-	note := func(text string) {
-		indent := strings.Repeat(" ", gap)
-		for _, line := range shift(wrap(text, t.width-gap, indent), indent) {
-			lines = append(lines, t.paint(dim, t.fit(line)))
-		}
-	}
+	note := func(text string) { lines = append(lines, t.aside(text)...) }
 	if t.merged {
 		note("^ where this begins was not seen: its time is in the phase above")
 	}
@@ -271,5 +260,5 @@ func (t *phaseTable) notes(chosen []int) []string {
 // obscure says that most of the time went into a phase whose name tells
 // little to somebody who does not know the kernel's source.
 func (t *phaseTable) obscure(p unload.Phase) bool {
-	return t.matters() && dominates(p, t.u, 2) && len(p.Merged) == 0 && p.Name != unload.Exit && doing(p.Name) != ""
+	return times(t.u) && dominates(p, t.u, 2) && len(p.Merged) == 0 && p.Name != unload.Exit && doing(p.Name) != ""
 }

@@ -138,7 +138,7 @@ func split(text string, width int) (head, tail string) {
 // and no blank ones besides.
 func wrap(text string, width int, indent string) []string {
 	w := wrapper{width: width, indent: indent}
-	for i, word := range strings.Split(text, " ") {
+	for i, word := range words(text) {
 		w.gap = i > 0
 		w.add(word)
 	}
@@ -147,6 +147,28 @@ func wrap(text string, width int, indent string) []string {
 		return []string{""}
 	}
 	return w.lines
+}
+
+// words parts text at its blanks, but for those in the names of tasks, comm
+// (pid 1), and of functions, function [module].
+func words(text string) []string {
+	var all []string
+	for i, word := range strings.Split(text, " ") {
+		if i > 0 && (strings.HasPrefix(word, "[") || all[len(all)-1] == "(pid") {
+			all[len(all)-1] += " " + word
+			continue
+		}
+		all = append(all, word)
+	}
+	return all
+}
+
+// hanging wraps text like wrap, but keeps the blanks that it begins with, for
+// every line.
+func hanging(text string, width int, indent string) []string {
+	rest := strings.TrimLeft(text, " ")
+	lead := min(len(text)-len(rest), width/2)
+	return shift(wrap(rest, width-lead, indent), strings.Repeat(" ", lead))
 }
 
 // wrapper is the state of wrap: the lines done, and the one being filled.

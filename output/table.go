@@ -82,7 +82,7 @@ func (t *table) Unload(u unload.Unload) error {
 	if err != nil {
 		return err
 	}
-	return t.print(slices.Concat(t.answer(u), t.unknowns(u), phases, facts))
+	return t.print(slices.Concat(t.answer(u), t.unknowns(u), phases, t.tree(u), facts))
 }
 
 // answer is the verdict, coloured by how it went.

@@ -83,6 +83,19 @@ func TestColorChangesNoText(t *testing.T) {
 	}
 }
 
+func TestFirstLineOfAStall(t *testing.T) {
+	for _, st := range stalls() {
+		var b bytes.Buffer
+		if err := NewTable(&b, TableOptions{Width: 600}).Stall(st.Stall); err != nil {
+			t.Fatal(err)
+		}
+		first, _, _ := strings.Cut(b.String(), "\n")
+		if want := (screen{}).stuck(st.Stall); first != want {
+			t.Errorf("%s: %q, want %q", st.name, first, want)
+		}
+	}
+}
+
 // TestFirstLineIsTheVerdict holds the promise that no title and no header
 // comes before the answer.
 func TestFirstLineIsTheVerdict(t *testing.T) {
@@ -160,6 +173,7 @@ func TestWriteErrorsAreReturned(t *testing.T) {
 				for record, write := range map[string]func(Report) error{
 					"header":  func(r Report) error { return r.Header(s.header) },
 					"unload":  func(r Report) error { return r.Unload(s.unloads[0]) },
+					"stall":   func(r Report) error { return r.Stall(polling()) },
 					"trailer": func(r Report) error { return r.Trailer(s.trailer) },
 				} {
 					if err := write(open(&countingWriter{room: room, err: failure})); !errors.Is(err, want) {
@@ -181,7 +195,11 @@ func TestOneWriteForEachRecord(t *testing.T) {
 		if err := s.report(open(w)); err != nil {
 			t.Fatal(err)
 		}
-		if want := len(s.unloads) + 2; w.writes != want {
+		report := open(w)
+		if err := report.Stall(polling()); err != nil {
+			t.Fatal(err)
+		}
+		if want := len(s.unloads) + 3; w.writes != want {
 			t.Errorf("%s: %d writes for %d records", name, w.writes, want)
 		}
 	}

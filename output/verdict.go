@@ -155,7 +155,7 @@ func (s screen) why(u unload.Unload) string {
 	case unload.ReasonModulesDisabled:
 		return "kernel.modules_disabled is set: nothing can be unloaded until reboot"
 	case unload.ReasonInterrupted:
-		return "interrupted by a signal while waiting for module_mutex"
+		return "interrupted by a signal while waiting for module_mutex" + s.owner(u)
 	case unload.ReasonBadAddress:
 		return "the caller's pointer to the name is bad (EFAULT)"
 	case unload.ReasonDenied:
@@ -164,6 +164,16 @@ func (s screen) why(u unload.Unload) string {
 		return "the reason was not seen" + s.errno(u.Result.Errno)
 	}
 	return s.name(string(u.Result.Reason), 40) + s.errno(u.Result.Errno)
+}
+
+// owner names who held the mutex that an interrupted unload waited for.
+func (s screen) owner(u unload.Unload) string {
+	for _, p := range u.Phases {
+		if waits := folded(p.Waits); p.Name == unload.Enter && len(waits) > 0 && waits[0].Cause == unload.CauseMutex {
+			return suffix(" held by ", s.who(waits[0].Blocker))
+		}
+	}
+	return ""
 }
 
 func (s screen) errno(name string) string {

@@ -2,6 +2,7 @@ package output
 
 import (
 	"math"
+	"strings"
 	"testing"
 
 	"github.com/modtrace/modtrace/unload"
@@ -12,7 +13,10 @@ func TestVerdict(t *testing.T) {
 		"sample":                    "empty unloaded in 20.8 ms, 85% of it in free.unlink, asleep",
 		"slow":                      "slow unloaded in 892 ms, 69% of it in exit(), asleep",
 		"spinning":                  "spin unloaded in 1 min 35 s, 99% of it in exit(), running",
-		"waits":                     "slow unloaded in 892 ms, 69% of it in exit(), waiting for a work item",
+		"waits":                     "slow unloaded in 892 ms, 69% of it in exit(), waiting 600 ms for a work item",
+		"why-work":                  "slow unloaded in 892 ms, 69% of it in exit(), waiting 600 ms for work item wfn [slow] of workqueue events, run by kworker/1:2 (pid 31)",
+		"why-rcu":                   "can_bcm unloaded in 10.9 s, 99% of it in exit(), waiting 10.8 s for 1000 RCU grace periods",
+		"why-spin":                  "spin unloaded in 1 min 35 s, 99% of it in exit(), running, mostly in spin_exit [spin]",
 		"merged":                    "old unloaded in 17.3 ms, 99% of it in free.params + free.unlink + free.memory, asleep",
 		"forced":                    "busy unloaded by force over 2 references in 2.4 ms, 89% of it in free.memory, running",
 		"references":                "mac80211_hwsim unloaded in 280 µs, no more than 7% of it in any phase",
@@ -71,7 +75,11 @@ func TestVerdictOfOddities(t *testing.T) {
 		{change(slow(), func(u *unload.Unload) { u.Phases = nil }), "slow unloaded in 892 ms"},
 		{change(slow(), func(u *unload.Unload) { u.Phases, u.Duration = nil, 0 }), "slow unloaded"},
 		{change(waits(), func(u *unload.Unload) { u.Phases[2].Waits = []unload.Wait{{Cause: "brand_new"}} }),
-			"slow unloaded in 892 ms, 69% of it in exit(), waiting (brand_new)"},
+			"slow unloaded in 892 ms, 69% of it in exit(), waiting for something called brand_new"},
+		{refusal("EINTR", unload.ReasonInterrupted, func(u *unload.Unload) {
+			interrupted(u)
+			u.Phases[0].Waits = []unload.Wait{{Cause: unload.CauseMutex, Count: 1, Duration: 31e9, Blocker: unload.Blocker{PID: 55, Comm: "insmod"}}}
+		}), "busy not unloaded after 31.0 s: interrupted by a signal while waiting for module_mutex held by insmod (pid 55)"},
 		{change(hang(), func(u *unload.Unload) { u.Phases = nil }), "hang: how it ended was not seen"},
 		{refusal("EAGAIN", unload.ReasonDependents, nil), "busy refused: other modules depend on it"},
 		{refusal("EAGAIN", unload.ReasonReferenced, nil), "busy refused: it is in use"},
@@ -88,13 +96,10 @@ func TestVerdictOfOddities(t *testing.T) {
 }
 
 func TestEveryCauseHasWords(t *testing.T) {
-	causes := []string{
-		"rcu_grace_period", "rcu_barrier", "srcu", "mutex", "rwsem", "completion", "workqueue", "kthread_stop", "timer",
-		"sleep", "kernfs_drain", "device_users", "netdev_users", "async_work", "block_freeze", "io", "preempted", "other",
-	}
-	unknown := screen{}.waiting("x")[:len("waiting (")]
-	for _, c := range causes {
-		if got := (screen{}).waiting(c); len(got) < len("asleep") || got[:min(len(got), len(unknown))] == unknown {
+	for _, c := range unload.Causes() {
+		w := unload.Wait{Cause: c, Count: 1, Duration: 2e9}
+		got := screen{}.waiting(w)
+		if !strings.Contains(got, "2.0 s") || strings.Contains(got, "_") || strings.HasSuffix(got, " ") {
 			t.Errorf("%s: %q", c, got)
 		}
 	}

@@ -1,9 +1,7 @@
 package output
 
 import (
-	"cmp"
 	"fmt"
-	"slices"
 
 	"github.com/modtrace/modtrace/unload"
 )
@@ -41,51 +39,6 @@ func doing(name unload.PhaseName) string {
 		return "wake who waits for this, go back to the caller"
 	}
 	return ""
-}
-
-// waiting says for what a task was off the CPU, by the cause of its wait.
-func (s screen) waiting(cause string) string {
-	words := map[string]string{
-		"rcu_grace_period": "an RCU grace period",
-		"rcu_barrier":      "RCU callbacks",
-		"srcu":             "an SRCU grace period",
-		"mutex":            "a mutex",
-		"rwsem":            "a read-write semaphore",
-		"completion":       "a completion",
-		"workqueue":        "a work item",
-		"kthread_stop":     "a kernel thread to stop",
-		"timer":            "a timer",
-		"kernfs_drain":     "users of a sysfs file",
-		"device_users":     "users of a device",
-		"netdev_users":     "users of a network interface",
-		"async_work":       "asynchronous calls",
-		"block_freeze":     "block requests",
-		"io":               "I/O",
-		"preempted":        "its turn on a CPU",
-	}
-	switch {
-	case words[cause] != "":
-		return "waiting for " + words[cause]
-	case cause == "", cause == "other":
-		return "asleep"
-	case cause == "sleep":
-		return "asleep for a set time"
-	}
-	return "waiting (" + s.name(cause, 24) + ")"
-}
-
-// activity says what the task did for most of a phase.
-func (s screen) activity(p unload.Phase) string {
-	if p.OnCPU >= p.OffCPU {
-		return "running"
-	}
-	if len(p.Waits) == 0 {
-		return "asleep"
-	}
-	longest := slices.MaxFunc(p.Waits, func(a, b unload.Wait) int {
-		return cmp.Compare(a.Duration, b.Duration)
-	})
-	return s.waiting(longest.Cause)
 }
 
 // place names a phase for a sentence, with those merged into it.

@@ -155,6 +155,7 @@ func (a *assembler) describe(p *pending, key taskKey) unload.Unload {
 		Holders:    []unload.Holder{},
 		Dependents: orEmpty(p.dependents),
 		References: orEmpty(p.references),
+		Convoy:     []unload.Waiter{},
 		Log:        []unload.LogLine{},
 		Residue:    []string{},
 		Taints:     []string{},

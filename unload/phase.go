@@ -51,25 +51,73 @@ type Phase struct {
 }
 
 // Wait is a reason for which the unloading task was off the CPU; waits of one
-// cause and stack are folded.
+// cause, blocker and stack are folded. The waits of a phase add up to its time
+// off the CPU, but for events that were lost.
 type Wait struct {
-	Cause    string   `json:"cause"`
+	Cause    Cause    `json:"cause"`
 	Count    int64    `json:"count"`
 	Duration int64    `json:"duration_ns"`
-	Blocker  Blocker  `json:"blocker"`
-	Waker    Blocker  `json:"waker"`
-	Stack    []string `json:"stack"`
+	Longest  int64    `json:"longest_ns"`
+	Blocker  Blocker  `json:"blocker"` // who was waited for
+	Waker    Blocker  `json:"waker"`   // who ended the longest of them
+	Stack    []string `json:"stack"`   // innermost first: function+0xoffset [module]
+}
+
+// Cause classifies a wait by what the kernel was doing.
+type Cause string
+
+// The causes.
+const (
+	CauseRCU         Cause = "rcu_grace_period"
+	CauseRCUBarrier  Cause = "rcu_barrier"
+	CauseSRCU        Cause = "srcu"
+	CauseMutex       Cause = "mutex"
+	CauseRWSem       Cause = "rwsem"
+	CauseCompletion  Cause = "completion"
+	CauseWorkqueue   Cause = "workqueue"
+	CauseKthreadStop Cause = "kthread_stop"
+	CauseTimer       Cause = "timer" // a timer's callback is waited for
+	CauseSleep       Cause = "sleep" // the code asked for so much time
+	CauseKernfsDrain Cause = "kernfs_drain"
+	CauseDeviceUsers Cause = "device_users"
+	CauseNetdevUsers Cause = "netdev_users"
+	CauseAsyncWork   Cause = "async_work"
+	CauseBlockFreeze Cause = "block_freeze"
+	CauseIO          Cause = "io"
+	CausePreempted   Cause = "preempted" // it could have run, others did
+	CauseOther       Cause = "other"
+)
+
+// Causes lists every cause.
+func Causes() []Cause {
+	return []Cause{
+		CauseRCU, CauseRCUBarrier, CauseSRCU, CauseMutex, CauseRWSem, CauseCompletion,
+		CauseWorkqueue, CauseKthreadStop, CauseTimer, CauseSleep, CauseKernfsDrain,
+		CauseDeviceUsers, CauseNetdevUsers, CauseAsyncWork, CauseBlockFreeze, CauseIO,
+		CausePreempted, CauseOther,
+	}
 }
 
 // Blocker is who is waited for, or who ended the wait, as far as it is known.
 type Blocker struct {
-	Kind     string `json:"kind,omitempty"`
-	PID      int    `json:"pid,omitempty"`
-	Comm     string `json:"comm,omitempty"`
-	Function string `json:"function,omitempty"`
-	Module   string `json:"module,omitempty"`
-	Detail   string `json:"detail,omitempty"`
+	Kind     string   `json:"kind,omitempty"` // the values of Kind* below
+	PID      int      `json:"pid,omitempty"`
+	Comm     string   `json:"comm,omitempty"`
+	Function string   `json:"function,omitempty"` // the work function, the timer's
+	Module   string   `json:"module,omitempty"`   // that Function belongs to
+	Detail   string   `json:"detail,omitempty"`   // a workqueue, interface or file by name
+	Stack    []string `json:"stack,omitempty"`    // what it was doing
 }
+
+// Kinds of blockers and wakers.
+const (
+	KindTask      = "task"      // a process or kernel thread: the owner of a lock, a thread to stop
+	KindWork      = "work"      // a work item; PID and Comm are its worker's
+	KindWorkqueue = "workqueue" // all work of a queue, named by Detail
+	KindInterface = "interface" // a network interface, named by Detail
+	KindFile      = "file"      // an open file, named by Detail; PID and Comm are who is in it
+	KindInterrupt = "interrupt" // an interrupt or timer ended the wait, no task
+)
 
 // Hot is a stack in which the unloading task was found running.
 type Hot struct {

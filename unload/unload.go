@@ -42,6 +42,7 @@ type Unload struct {
 	Holders    []Holder    `json:"holders"`
 	Dependents []string    `json:"dependents"`
 	References []Reference `json:"references"`
+	Convoy     []Waiter    `json:"convoy"` // longest wait first
 	Log        []LogLine   `json:"log"`
 	Residue    []string    `json:"residue"`
 	Memory     Memory      `json:"memory"`
@@ -180,9 +181,26 @@ type LogLine struct {
 	Text   string    `json:"text"`
 }
 
+// Waiter is a task that waited for module_mutex while this unload held it.
+type Waiter struct {
+	PID      int    `json:"pid"`
+	Comm     string `json:"comm"`
+	Duration int64  `json:"duration_ns"` // of its wait within the unload
+}
+
 // Memory is what the unload gave back.
 type Memory struct {
 	Freed int64 `json:"freed_bytes"`
+}
+
+// Stall is an unload that has been in one phase for long and still is: what is
+// known of it so far. Its phases end at the time of the report.
+type Stall struct {
+	Unload
+	Phase   PhaseName `json:"phase"`
+	Elapsed int64     `json:"elapsed_ns"` // in that phase
+	// Wait is the one it is in; its Count is 0 when the task runs.
+	Wait Wait `json:"wait"`
 }
 
 // Header opens a stream of records.
