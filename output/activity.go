@@ -93,7 +93,7 @@ func longestFirst(waits []unload.Wait) []unload.Wait {
 // agree. Many places in one function of a module are that function.
 func (s screen) running(hot []unload.Hot) string {
 	const text = "running"
-	spots, total := tally(hot, s.spot)
+	spots, total := tally(hot, s.runs)
 	if len(spots) == 0 || total <= 0 {
 		return text
 	}

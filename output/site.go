@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/modtrace/modtrace/cause"
 	"github.com/modtrace/modtrace/unload"
 )
 
@@ -11,56 +12,22 @@ import (
 // task was: the first that is not part of how the kernel waits. It gives "" if
 // there is none.
 func site(stack []string) (frame string) {
-	for _, f := range stack {
-		if f != "" && !machinery(f) {
-			return f
-		}
+	if i := cause.Site(stack); i < len(stack) {
+		return stack[i]
 	}
 	return ""
 }
 
-// machinery says whether a frame belongs to the scheduler, to a primitive for
-// waiting or delaying, or to the taking of samples. No frame of a module does.
-func machinery(frame string) bool {
-	if inModule(frame) {
-		return false
+// working is the part of a running task's stack that says what it does: not how
+// it passes the time (lib/delay.c).
+func working(stack []string) []string {
+	for i, f := range stack {
+		name := strings.TrimLeft(cause.Function(f), "_")
+		if !strings.HasPrefix(name, "delay") && !slices.Contains([]string{"const_udelay", "udelay", "ndelay"}, name) {
+			return stack[i:]
+		}
 	}
-	name, _, _ := strings.Cut(bare(frame), ".") // compilers add .isra.0 and the like
-	name = strings.TrimLeft(name, "_")
-	if slices.Contains(waiters(), name) {
-		return true
-	}
-	return slices.ContainsFunc(waiterPrefixes(), func(p string) bool { return strings.HasPrefix(name, p) })
-}
-
-// waiters lists functions by their whole names, without leading underscores.
-func waiters() []string {
-	return []string{
-		"schedule", "down", "down_killable", "down_interruptible", "down_timeout", "context_switch",
-		"delay", "udelay", "ndelay", "const_udelay", "flush_work", "flush_delayed_work",
-	}
-}
-
-// waiterPrefixes lists how the names of the others begin.
-func waiterPrefixes() []string {
-	return []string{
-		"schedule_timeout", "schedule_hrtimeout", "schedule_preempt", "preempt_schedule", "io_schedule", "cond_resched",
-		"dynamic_cond_resched", "finish_task_switch",
-		"wait_for_co", "do_wait_for_common", "out_of_line_wait_on_bit", "wait_on_bit", "bit_wait",
-		"mutex_lock", "ww_mutex_lock", "rt_mutex", "down_read", "down_write", "rwsem_down", "percpu_down",
-		"synchronize_rcu", "synchronize_srcu", "synchronize_net", "wait_rcu_gp", "rcu_barrier", "srcu_barrier",
-		"start_flush_work", "cancel_work", "cancel_delayed_work", "flush_workqueue", "msleep", "usleep_range", "kthread_stop", "kernfs_drain",
-		"del_timer_sync", "timer_delete_sync", "try_to_del_timer", "hrtimer_cancel",
-		"async_synchronize", "blk_mq_freeze_queue_wait",
-		"delay_", "asm_sysvec", "sysvec_", "irqentry_exit", "raw_irqentry_exit", "bpf_", "perf_", "traceiter_",
-	}
-}
-
-// bare is a frame's function without the offset and the module.
-func bare(frame string) string {
-	name, _, _ := strings.Cut(frame, " [")
-	name, _, _ = strings.Cut(name, "+0x")
-	return name
+	return nil
 }
 
 func inModule(frame string) bool {
@@ -77,8 +44,7 @@ func moduleFrame(stack []string) string {
 
 // frame writes a frame for a sentence: function and module, not the offset.
 func (s screen) frame(text string) string {
-	_, module, _ := strings.Cut(text, " [")
-	return s.function(unload.Blocker{Function: bare(text), Module: strings.TrimSuffix(module, "]")})
+	return s.function(unload.Blocker{Function: cause.Function(text), Module: cause.Module(text)})
 }
 
 // spot says where a task was by its stack: the function, and on whose behalf
@@ -94,3 +60,6 @@ func (s screen) spot(stack []string) string {
 	}
 	return text
 }
+
+// runs says where a running task was, as spot does.
+func (s screen) runs(stack []string) string { return s.spot(working(stack)) }

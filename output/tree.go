@@ -201,7 +201,7 @@ func (s screen) hotLimb(p unload.Phase) limb {
 		l.branches = s.eachHot(p.Hot)
 		return l
 	}
-	spots, total := tally(p.Hot, s.spot)
+	spots, total := tally(p.Hot, s.runs)
 	var told int64
 	for i, h := range spots {
 		if i > 0 && (i == maxLines || h.samples < total/20) {
@@ -233,7 +233,7 @@ func (s screen) eachHot(hot []unload.Hot) []branch {
 	slices.SortStableFunc(hot, func(a, b unload.Hot) int { return cmp.Compare(b.Samples, a.Samples) })
 	all := make([]branch, len(hot))
 	for i, h := range hot {
-		text := either("", s.spot(h.Stack), "a place that is not known")
+		text := either("", s.runs(h.Stack), "a place that is not known")
 		all[i] = branch{label: share(h.Samples, total), text: text + ", " + count(h.Samples, "sample", "samples"), more: s.frames(h.Stack)}
 	}
 	return all
