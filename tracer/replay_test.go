@@ -215,6 +215,7 @@ func onlyBegun(live unload.Unload) unload.Unload {
 		Notifiers:  live.Notifiers,
 		Devices:    live.Devices,
 		Holders:    live.Holders,
+		Convoy:     live.Convoy,
 		Log:        live.Log,
 		Residue:    live.Residue,
 		Taints:     []string{},
