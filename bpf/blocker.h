@@ -26,7 +26,6 @@ static __always_inline struct blocker *about_to(__u32 kind)
 	if (!s)
 		return NULL;
 	b = &s->wait.blocker;
-	b->count = b->kind == kind ? b->count + 1 : 1;
 	b->kind = kind;
 	b->pid = 0;
 	b->function = 0;
@@ -161,10 +160,12 @@ static __always_inline int await_kernfs(bool direct, struct kernfs_node *node)
 
 static __always_inline int await_netdev(bool direct, struct net_device *dev)
 {
-	struct blocker *b = about_to(BLOCKER_NETDEV);
+	struct slot *s = current_slot();
 
-	if (b)
-		LOAD_BYTES(direct, b->detail, sizeof(dev->name), dev, name);
+	if (!s)
+		return 0;
+	s->wait.interfaces++;
+	LOAD_BYTES(direct, s->wait.interface, sizeof(dev->name), dev, name);
 	return 0;
 }
 

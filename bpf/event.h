@@ -99,7 +99,6 @@ enum blocker_kind {
 	BLOCKER_WORKQUEUE, // all of a workqueue
 	BLOCKER_KTHREAD,   // a kernel thread to stop
 	BLOCKER_KERNFS,	   // users of a file in sysfs
-	BLOCKER_NETDEV,	   // users of a network interface
 	BLOCKERS,
 };
 
@@ -109,9 +108,7 @@ struct blocker {
 	__u32 kind;
 	__u32 pid;
 	__u8 comm[COMM_LEN];
-	__u8 detail[DETAIL_LEN]; // the name of the workqueue, file or interface
-	__u32 count;		 // of interfaces, of which that was the last
-	__u32 pad;
+	__u8 detail[DETAIL_LEN]; // the name of the workqueue or file
 };
 
 // A wait, from the switch away to the switch back. As much of stack is sent as
@@ -127,6 +124,9 @@ struct wait {
 	__u8 pad[6];
 	__u8 waker_comm[COMM_LEN];
 	struct blocker blocker;
+	__u8 interface[COMM_LEN]; // the last to be unregistered, of so many; much
+	__u32 interfaces;	  // else is waited for before its users are
+	__u32 pad2;
 	__u64 waker_stack[WAKER_DEPTH];
 	__u64 stack[STACK_DEPTH];
 };

@@ -120,6 +120,7 @@ static __always_inline bool remember(__u64 begin, __u32 tid, __u32 flags)
 	s->end.at[AT_ENTER] = begin;
 	s->end.last = begin;
 	s->wait.blocker.kind = BLOCKER_NONE;
+	s->wait.interfaces = 0;
 	return true;
 }
 
@@ -167,6 +168,14 @@ static __always_inline int enter(unsigned long name, __u32 flags)
 	return 0;
 }
 
+// come_to notes a boundary: first that it was passed, then when. A task that is
+// taken off the CPU in between has not been there in time (wait.h, phase_of).
+static __always_inline void come_to(struct end *u, __u32 to)
+{
+	*(volatile __u32 *)&u->stage = to;
+	*(volatile __u64 *)&u->at[to] = stamp(u);
+}
+
 // pass notes that the current task, if it is unloading, has come to boundary
 // to; never twice, never backwards, and not before it has passed from.
 static __always_inline struct end *pass_after(__u32 to, __u32 from)
@@ -175,8 +184,7 @@ static __always_inline struct end *pass_after(__u32 to, __u32 from)
 
 	if (!u || u->stage >= to || u->stage < from)
 		return NULL;
-	u->stage = to;
-	u->at[to] = stamp(u);
+	come_to(u, to);
 	return u;
 }
 
@@ -197,8 +205,7 @@ static __always_inline int pass_for(__u32 to, const struct module *mod)
 		u->module = (__u64)mod; // its look-up could not be seen
 	else if (u->module != (__u64)mod)
 		return 0;
-	u->stage = to;
-	u->at[to] = stamp(u);
+	come_to(u, to);
 	return 0;
 }
 

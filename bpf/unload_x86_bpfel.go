@@ -48,8 +48,7 @@ const (
 	UnloadBlockerKindBLOCKER_WORKQUEUE UnloadBlockerKind = 3
 	UnloadBlockerKindBLOCKER_KTHREAD   UnloadBlockerKind = 4
 	UnloadBlockerKindBLOCKER_KERNFS    UnloadBlockerKind = 5
-	UnloadBlockerKindBLOCKER_NETDEV    UnloadBlockerKind = 6
-	UnloadBlockerKindBLOCKERS          UnloadBlockerKind = 7
+	UnloadBlockerKindBLOCKERS          UnloadBlockerKind = 6
 )
 
 type UnloadBoundary uint32
@@ -203,9 +202,10 @@ type UnloadWait struct {
 		Pid      uint32
 		Comm     [16]uint8
 		Detail   [32]uint8
-		Count    uint32
-		Pad      uint32
 	}
+	Interface  [16]uint8
+	Interfaces uint32
+	Pad2       uint32
 	WakerStack [24]uint64
 	Stack      [64]uint64
 }

@@ -30,6 +30,21 @@ static __always_inline bool runnable(bool direct, struct task_struct *task)
 	return LOAD(direct, (struct task_struct___old *)task, state) == 0;
 }
 
+// phase_of is the phase that an unload is in by the clock: the last boundary that
+// has its time. One was passed and has none only while a program notes it.
+static __always_inline __u32 phase_of(const struct end *u)
+{
+	__u32 b = u->stage;
+
+#pragma clang loop unroll(disable)
+	for (int i = 0; i < BOUNDARIES; i++) {
+		if (b == 0 || b >= BOUNDARIES || u->at[b])
+			break;
+		b--;
+	}
+	return b;
+}
+
 // go_off notes that a task leaves the CPU. A function of its own, so that the
 // way past it, which every switch takes, saves no registers for it.
 static __noinline int go_off(void *ctx, struct slot *s, bool preempted)
@@ -38,7 +53,7 @@ static __noinline int go_off(void *ctx, struct slot *s, bool preempted)
 
 	w->since = stamp(&s->end);
 	s->end.off_since = w->since;
-	w->boundary = s->end.stage;
+	w->boundary = phase_of(&s->end);
 	w->preempted = preempted;
 	w->woken = 0;
 	w->waker_pid = 0;
@@ -71,11 +86,11 @@ static __always_inline void send_wait(struct slot *s)
 
 static __noinline int come_back(struct slot *s)
 {
-	__u32 stage = s->end.stage;
+	__u32 phase = s->wait.boundary;
 
 	s->wait.until = stamp(&s->end);
-	if (stage < BOUNDARIES)
-		s->end.off_cpu[stage] += s->wait.until - s->end.off_since;
+	if (phase < BOUNDARIES)
+		s->end.off_cpu[phase] += s->wait.until - s->end.off_since;
 	s->end.off_since = 0;
 	send_wait(s);
 	return 0;

@@ -87,11 +87,10 @@ func (a *assembler) blocker(e *bpf.UnloadWait, w unload.Wait) unload.Blocker {
 		b = unload.Blocker{Kind: unload.KindWorkqueue, Detail: text(e.Blocker.Detail[:])}
 	case kind == bpf.UnloadBlockerKindBLOCKER_KERNFS && w.Cause == unload.CauseKernfsDrain:
 		b = unload.Blocker{Kind: unload.KindFile, Detail: text(e.Blocker.Detail[:])}
-	case kind == bpf.UnloadBlockerKindBLOCKER_NETDEV && w.Cause == unload.CauseNetdevUsers:
-		b = unload.Blocker{Kind: unload.KindInterface, Detail: text(e.Blocker.Detail[:])}
-		if n := e.Blocker.Count; n > 1 {
-			b.Detail = fmt.Sprintf("one of %d", n) // which, the kernel does not say
-		}
+	case w.Cause == unload.CauseNetdevUsers && e.Interfaces == 1:
+		b = unload.Blocker{Kind: unload.KindInterface, Detail: text(e.Interface[:])}
+	case w.Cause == unload.CauseNetdevUsers && e.Interfaces > 1: // which, the kernel does not say
+		b = unload.Blocker{Kind: unload.KindInterface, Detail: fmt.Sprintf("one of %d", e.Interfaces)}
 	}
 	return b
 }

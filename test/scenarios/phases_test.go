@@ -20,8 +20,15 @@ var expectedHooks = map[string]map[string]string{
 		"enter":       "kprobe __x64_sys_delete_module",
 		"free.params": "fentry destroy_params",
 		"free.unlink": "fexit destroy_params",
+
+		"the owner of a lock that is waited for":    "-",
+		"the work item that is waited for":          "fentry flush_work",
+		"the workqueue that is waited for":          "fentry flush_workqueue",
+		"the sysfs file whose users are waited for": "-",
 	},
-	"amd64-6.1":  {},
+	"amd64-6.1": {
+		"the work item that is waited for": "fentry flush_work",
+	},
 	"amd64-6.12": {},
 	"amd64-7":    {},
 	"arm64-6.12": {
