@@ -24,6 +24,8 @@ enum kind {
 	KIND_END,	// delete_module returned, or its task died
 	KIND_WAIT,	// the unloading task was off the CPU
 	KIND_SAMPLE,	// the unloading task was found running
+	KIND_DEVICE,	// the unloading task detached a device from its driver
+	KIND_LOG,	// the kernel logged something meanwhile
 	KIND_NAME,	// only in recordings: the name that an address had
 	KINDS,
 };
@@ -139,6 +141,26 @@ struct sample {
 	__u64 stack[STACK_DEPTH];
 };
 
+// A device that was detached from its driver.
+struct device_event {
+	struct header header;
+	__u64 since, until;
+	__u8 name[DETAIL_LEN];
+	__u8 driver[DETAIL_LEN];
+};
+
+#define LOG_LEN 256
+
+// A line of the kernel's log. Its header has no unload when another task than an
+// unloading one wrote it.
+struct log_event {
+	struct header header;
+	__u64 time;
+	__u32 boundary;
+	__u32 length; // of text, which may be cut
+	__u8 text[LOG_LEN];
+};
+
 // What an unloading task has come to. It lives in a map while the unload is in
 // flight, where the Go side can read it, and is sent as it is at the end.
 struct end {
@@ -148,6 +170,7 @@ struct end {
 	__u64 last;		   // the time of the last stamp
 	__u64 off_since;	   // since when it is off the CPU now, or 0
 	__u64 sampled;		   // the time of the last sample
+	__u64 size;		   // of the module's memory, in bytes
 	__u64 module;		   // the address of its struct module, never shown
 	__u64 taints;
 	__s64 result;

@@ -63,7 +63,19 @@ enum module_state {
 	MODULE_STATE_UNFORMED,
 };
 
+struct module_memory {
+	unsigned int size;
+};
+
+struct module_layout {
+	unsigned int size;
+};
+
+#define MODULE_MEMORIES 7 // MOD_MEM_NUM_TYPES
+
 struct module {
+	struct module_memory mem[MODULE_MEMORIES]; // since 6.4
+	struct module_layout core_layout, init_layout;
 	enum module_state state;
 	char name[64 - sizeof(unsigned long)];
 	int (*init)(void);
@@ -122,6 +134,19 @@ struct workqueue_struct {
 
 struct kernfs_node {
 	const char *name;
+};
+
+struct kobject {
+	const char *name;
+};
+
+struct device_driver {
+	const char *name;
+};
+
+struct device {
+	struct kobject kobj;
+	struct device_driver *driver;
 };
 
 struct net_device {

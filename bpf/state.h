@@ -46,11 +46,15 @@ struct {
 #define SLOTS 1024
 #define PROBES 4
 
+#define NESTED 4
+
 struct slot {
 	__u32 owners; // 1: taken; more only while somebody tries to
 	__u32 tid;
 	struct end end;
 	struct wait wait; // the one it is in, or was in last
+	__u32 nested;	  // devices being detached, one because of another
+	struct device_event device[NESTED];
 };
 
 struct {
@@ -65,6 +69,8 @@ const struct begin *unused_begin __attribute__((unused));
 const struct dependent *unused_dependent __attribute__((unused));
 const struct reference *unused_reference __attribute__((unused));
 const struct wait *unused_wait __attribute__((unused));
+const struct device_event *unused_device_event __attribute__((unused));
+const struct log_event *unused_log_event __attribute__((unused));
 const struct sample *unused_sample __attribute__((unused));
 const enum blocker_kind *unused_blocker_kind __attribute__((unused));
 const struct slot *unused_slot __attribute__((unused));

@@ -10,6 +10,7 @@
 #include "refs.h"
 #include "sample.h"
 #include "blocker.h"
+#include "effect.h"
 #include "symbol.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";

@@ -121,6 +121,7 @@ static __always_inline bool remember(__u64 begin, __u32 tid, __u32 flags)
 	s->end.last = begin;
 	s->wait.blocker.kind = BLOCKER_NONE;
 	s->wait.interfaces = 0;
+	s->nested = 0;
 	return true;
 }
 
@@ -244,6 +245,19 @@ static __always_inline bool has_users(bool direct, struct module *mod)
 	return direct && (void *)LOAD(direct, mod, source_list.next) != head;
 }
 
+// size_of is the size of a module's memory in bytes.
+static __always_inline __u64 size_of(bool direct, struct module *mod)
+{
+	__u64 size = 0;
+
+	if (!bpf_core_field_exists(mod->mem))
+		return LOAD(direct, mod, core_layout.size) + LOAD(direct, mod, init_layout.size);
+#pragma clang loop unroll(full)
+	for (int i = 0; i < MODULE_MEMORIES; i++)
+		size += LOAD(direct, mod, mem[i].size);
+	return size;
+}
+
 // look_up notes what the kernel is about to decide on: the state of the module
 // that find_module gave it.
 static __always_inline int look_up(bool direct, struct module *mod)
@@ -256,6 +270,7 @@ static __always_inline int look_up(bool direct, struct module *mod)
 	u->state = LOAD(direct, mod, state);
 	u->refcnt = LOAD(direct, mod, refcnt.counter);
 	u->taints = LOAD(direct, mod, taints);
+	u->size = size_of(direct, mod);
 	u->has_init = LOAD(direct, mod, init) != NULL;
 	u->has_exit = LOAD(direct, mod, exit) != NULL;
 	if (bpf_core_field_exists(mod->sig_ok))

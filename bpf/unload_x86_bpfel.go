@@ -83,6 +83,20 @@ type UnloadDependent struct {
 	Name [64]uint8
 }
 
+type UnloadDeviceEvent struct {
+	_      structs.HostLayout
+	Header struct {
+		_     structs.HostLayout
+		Begin uint64
+		Tid   uint32
+		Kind  uint32
+	}
+	Since  uint64
+	Until  uint64
+	Name   [32]uint8
+	Driver [32]uint8
+}
+
 type UnloadEnd struct {
 	_      structs.HostLayout
 	Header struct {
@@ -96,6 +110,7 @@ type UnloadEnd struct {
 	Last         uint64
 	OffSince     uint64
 	Sampled      uint64
+	Size         uint64
 	Module       uint64
 	Taints       uint64
 	Result       int64
@@ -127,9 +142,25 @@ const (
 	UnloadKindKIND_END       UnloadKind = 4
 	UnloadKindKIND_WAIT      UnloadKind = 5
 	UnloadKindKIND_SAMPLE    UnloadKind = 6
-	UnloadKindKIND_NAME      UnloadKind = 7
-	UnloadKindKINDS          UnloadKind = 8
+	UnloadKindKIND_DEVICE    UnloadKind = 7
+	UnloadKindKIND_LOG       UnloadKind = 8
+	UnloadKindKIND_NAME      UnloadKind = 9
+	UnloadKindKINDS          UnloadKind = 10
 )
+
+type UnloadLogEvent struct {
+	_      structs.HostLayout
+	Header struct {
+		_     structs.HostLayout
+		Begin uint64
+		Tid   uint32
+		Kind  uint32
+	}
+	Time     uint64
+	Boundary uint32
+	Length   uint32
+	Text     [256]uint8
+}
 
 type UnloadReference struct {
 	_      structs.HostLayout
@@ -168,6 +199,9 @@ type UnloadSlot struct {
 	Tid    uint32
 	End    UnloadEnd
 	Wait   UnloadWait
+	Nested uint32
+	_      [4]byte
+	Device [4]UnloadDeviceEvent
 }
 
 type UnloadSymbol struct {
@@ -228,6 +262,10 @@ const (
 	UnloadProgAsyncKprobe            = "async_kprobe"
 	UnloadProgCheckFentry            = "check_fentry"
 	UnloadProgCheckKprobe            = "check_kprobe"
+	UnloadProgDetachFentry           = "detach_fentry"
+	UnloadProgDetachKprobe           = "detach_kprobe"
+	UnloadProgDetachedFexit          = "detached_fexit"
+	UnloadProgDetachedKretprobe      = "detached_kretprobe"
 	UnloadProgDiedRaw                = "died_raw"
 	UnloadProgDiedTp                 = "died_tp"
 	UnloadProgDrainFentry            = "drain_fentry"
@@ -278,6 +316,8 @@ const (
 	UnloadProgLivepatchKprobe        = "livepatch_kprobe"
 	UnloadProgLockRaw                = "lock_raw"
 	UnloadProgLockTp                 = "lock_tp"
+	UnloadProgLogRaw                 = "log_raw"
+	UnloadProgLogTp                  = "log_tp"
 	UnloadProgNetdevFentry           = "netdev_fentry"
 	UnloadProgNetdevKprobe           = "netdev_kprobe"
 	UnloadProgNotifiedFexit          = "notified_fexit"
@@ -311,8 +351,10 @@ const (
 	UnloadVarUnusedBlockerKind       = "unused_blocker_kind"
 	UnloadVarUnusedBoundary          = "unused_boundary"
 	UnloadVarUnusedDependent         = "unused_dependent"
+	UnloadVarUnusedDeviceEvent       = "unused_device_event"
 	UnloadVarUnusedEnd               = "unused_end"
 	UnloadVarUnusedKind              = "unused_kind"
+	UnloadVarUnusedLogEvent          = "unused_log_event"
 	UnloadVarUnusedReference         = "unused_reference"
 	UnloadVarUnusedSample            = "unused_sample"
 	UnloadVarUnusedSlot              = "unused_slot"
@@ -368,6 +410,10 @@ type UnloadProgramSpecs struct {
 	AsyncKprobe            *ebpf.ProgramSpec `ebpf:"async_kprobe"`
 	CheckFentry            *ebpf.ProgramSpec `ebpf:"check_fentry"`
 	CheckKprobe            *ebpf.ProgramSpec `ebpf:"check_kprobe"`
+	DetachFentry           *ebpf.ProgramSpec `ebpf:"detach_fentry"`
+	DetachKprobe           *ebpf.ProgramSpec `ebpf:"detach_kprobe"`
+	DetachedFexit          *ebpf.ProgramSpec `ebpf:"detached_fexit"`
+	DetachedKretprobe      *ebpf.ProgramSpec `ebpf:"detached_kretprobe"`
 	DiedRaw                *ebpf.ProgramSpec `ebpf:"died_raw"`
 	DiedTp                 *ebpf.ProgramSpec `ebpf:"died_tp"`
 	DrainFentry            *ebpf.ProgramSpec `ebpf:"drain_fentry"`
@@ -418,6 +464,8 @@ type UnloadProgramSpecs struct {
 	LivepatchKprobe        *ebpf.ProgramSpec `ebpf:"livepatch_kprobe"`
 	LockRaw                *ebpf.ProgramSpec `ebpf:"lock_raw"`
 	LockTp                 *ebpf.ProgramSpec `ebpf:"lock_tp"`
+	LogRaw                 *ebpf.ProgramSpec `ebpf:"log_raw"`
+	LogTp                  *ebpf.ProgramSpec `ebpf:"log_tp"`
 	NetdevFentry           *ebpf.ProgramSpec `ebpf:"netdev_fentry"`
 	NetdevKprobe           *ebpf.ProgramSpec `ebpf:"netdev_kprobe"`
 	NotifiedFexit          *ebpf.ProgramSpec `ebpf:"notified_fexit"`
@@ -466,8 +514,10 @@ type UnloadVariableSpecs struct {
 	UnusedBlockerKind *ebpf.VariableSpec `ebpf:"unused_blocker_kind"`
 	UnusedBoundary    *ebpf.VariableSpec `ebpf:"unused_boundary"`
 	UnusedDependent   *ebpf.VariableSpec `ebpf:"unused_dependent"`
+	UnusedDeviceEvent *ebpf.VariableSpec `ebpf:"unused_device_event"`
 	UnusedEnd         *ebpf.VariableSpec `ebpf:"unused_end"`
 	UnusedKind        *ebpf.VariableSpec `ebpf:"unused_kind"`
+	UnusedLogEvent    *ebpf.VariableSpec `ebpf:"unused_log_event"`
 	UnusedReference   *ebpf.VariableSpec `ebpf:"unused_reference"`
 	UnusedSample      *ebpf.VariableSpec `ebpf:"unused_sample"`
 	UnusedSlot        *ebpf.VariableSpec `ebpf:"unused_slot"`
@@ -526,8 +576,10 @@ type UnloadVariables struct {
 	UnusedBlockerKind *ebpf.Variable `ebpf:"unused_blocker_kind"`
 	UnusedBoundary    *ebpf.Variable `ebpf:"unused_boundary"`
 	UnusedDependent   *ebpf.Variable `ebpf:"unused_dependent"`
+	UnusedDeviceEvent *ebpf.Variable `ebpf:"unused_device_event"`
 	UnusedEnd         *ebpf.Variable `ebpf:"unused_end"`
 	UnusedKind        *ebpf.Variable `ebpf:"unused_kind"`
+	UnusedLogEvent    *ebpf.Variable `ebpf:"unused_log_event"`
 	UnusedReference   *ebpf.Variable `ebpf:"unused_reference"`
 	UnusedSample      *ebpf.Variable `ebpf:"unused_sample"`
 	UnusedSlot        *ebpf.Variable `ebpf:"unused_slot"`
@@ -545,6 +597,10 @@ type UnloadPrograms struct {
 	AsyncKprobe            *ebpf.Program `ebpf:"async_kprobe"`
 	CheckFentry            *ebpf.Program `ebpf:"check_fentry"`
 	CheckKprobe            *ebpf.Program `ebpf:"check_kprobe"`
+	DetachFentry           *ebpf.Program `ebpf:"detach_fentry"`
+	DetachKprobe           *ebpf.Program `ebpf:"detach_kprobe"`
+	DetachedFexit          *ebpf.Program `ebpf:"detached_fexit"`
+	DetachedKretprobe      *ebpf.Program `ebpf:"detached_kretprobe"`
 	DiedRaw                *ebpf.Program `ebpf:"died_raw"`
 	DiedTp                 *ebpf.Program `ebpf:"died_tp"`
 	DrainFentry            *ebpf.Program `ebpf:"drain_fentry"`
@@ -595,6 +651,8 @@ type UnloadPrograms struct {
 	LivepatchKprobe        *ebpf.Program `ebpf:"livepatch_kprobe"`
 	LockRaw                *ebpf.Program `ebpf:"lock_raw"`
 	LockTp                 *ebpf.Program `ebpf:"lock_tp"`
+	LogRaw                 *ebpf.Program `ebpf:"log_raw"`
+	LogTp                  *ebpf.Program `ebpf:"log_tp"`
 	NetdevFentry           *ebpf.Program `ebpf:"netdev_fentry"`
 	NetdevKprobe           *ebpf.Program `ebpf:"netdev_kprobe"`
 	NotifiedFexit          *ebpf.Program `ebpf:"notified_fexit"`
@@ -624,6 +682,10 @@ func (p *UnloadPrograms) Close() error {
 		p.AsyncKprobe,
 		p.CheckFentry,
 		p.CheckKprobe,
+		p.DetachFentry,
+		p.DetachKprobe,
+		p.DetachedFexit,
+		p.DetachedKretprobe,
 		p.DiedRaw,
 		p.DiedTp,
 		p.DrainFentry,
@@ -674,6 +736,8 @@ func (p *UnloadPrograms) Close() error {
 		p.LivepatchKprobe,
 		p.LockRaw,
 		p.LockTp,
+		p.LogRaw,
+		p.LogTp,
 		p.NetdevFentry,
 		p.NetdevKprobe,
 		p.NotifiedFexit,

@@ -44,6 +44,8 @@ type pending struct {
 	references []unload.Reference
 	waits      map[string]*fold
 	hot        map[string]*hot
+	devices    []unload.Device
+	log        []logged
 }
 
 func newPending() *pending {
@@ -84,6 +86,11 @@ func (a *assembler) add(e any) (unload.Unload, bool) {
 	case *bpf.UnloadSample:
 		p, _ := a.at(taskKey{e.Header.Begin, e.Header.Tid})
 		a.addSample(p, e)
+	case *bpf.UnloadDeviceEvent:
+		p, _ := a.at(taskKey{e.Header.Begin, e.Header.Tid})
+		p.addDevice(e)
+	case *bpf.UnloadLogEvent:
+		a.addLog(e)
 	case *nameRecord:
 		a.names.learn(e.Address, text(e.Name[:]))
 	case *bpf.UnloadEnd:
@@ -213,6 +220,11 @@ func (a *assembler) report(p *pending, e *bpf.UnloadEnd) unload.Unload {
 	var at []int
 	u.Phases, at = a.phases(e, &u.Missing)
 	distribute(p, u.Phases, at)
+	u.Devices = orEmpty(p.devices)
+	u.Log = p.lines(e)
+	if e.Result == 0 {
+		u.Memory.Freed = int64(e.Size)
+	}
 	u.Unaccounted = u.Duration
 	for _, phase := range u.Phases {
 		u.Unaccounted -= phase.Duration

@@ -15,12 +15,13 @@ const headerSize = 16
 
 // decode makes an event of a record from the ring: a *bpf.UnloadBegin,
 // *bpf.UnloadDependent, *bpf.UnloadReference, *bpf.UnloadWait, *bpf.UnloadSample,
-// *bpf.UnloadEnd, or a *nameRecord from a recording. Whatever the bytes are, it gives an event that is sound or an error wrapping errDamaged.
+// *bpf.UnloadDeviceEvent, *bpf.UnloadLogEvent, *bpf.UnloadEnd, or a *nameRecord
+// from a recording. Whatever the bytes are, it gives an event that is sound or an error wrapping errDamaged.
 func decode(raw []byte) (any, error) {
 	if len(raw) < headerSize {
 		return nil, fmt.Errorf("%w: %d bytes", errDamaged, len(raw))
 	}
-	switch kind := bpf.UnloadKind(binary.NativeEndian.Uint32(raw[12:])); kind {
+	switch kind := kindOf(raw); kind {
 	case bpf.UnloadKindKIND_BEGIN:
 		return decodeInto(raw, &bpf.UnloadBegin{}, func(*bpf.UnloadBegin) bool { return true })
 	case bpf.UnloadKindKIND_DEPENDENT:
@@ -37,11 +38,24 @@ func decode(raw []byte) (any, error) {
 		return decodeInto(raw, &bpf.UnloadSample{}, func(e *bpf.UnloadSample) bool {
 			return e.Time >= e.Header.Begin && e.Boundary < boundaries && int(e.Depth) <= len(e.Stack)
 		})
+	case bpf.UnloadKindKIND_DEVICE:
+		return decodeInto(raw, &bpf.UnloadDeviceEvent{}, func(e *bpf.UnloadDeviceEvent) bool {
+			return e.Since >= e.Header.Begin && e.Until >= e.Since && e.Until-e.Since < 1<<62
+		})
+	case bpf.UnloadKindKIND_LOG:
+		return decodeInto(raw, &bpf.UnloadLogEvent{}, func(e *bpf.UnloadLogEvent) bool {
+			return e.Time >= e.Header.Begin && e.Boundary < boundaries && int(e.Length) <= len(e.Text)
+		})
 	case bpf.UnloadKindKIND_NAME:
 		return decodeInto(raw, &nameRecord{}, func(e *nameRecord) bool { return e.Address != 0 })
 	default:
 		return nil, fmt.Errorf("%w: kind %d", errDamaged, kind)
 	}
+}
+
+// kindOf is the kind that a record says it is of.
+func kindOf(raw []byte) bpf.UnloadKind {
+	return bpf.UnloadKind(binary.NativeEndian.Uint32(raw[12:]))
 }
 
 // boundaries is the number of boundaries.

@@ -2,6 +2,7 @@ package tracer
 
 import (
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/modtrace/modtrace/bpf"
@@ -121,7 +122,7 @@ func currentWait(s *bpf.UnloadSlot, now uint64) (*bpf.UnloadWait, bool) {
 // clone copies what must not change when a wait is added.
 func (p *pending) clone() *pending {
 	c := *p
-	c.hot, c.waits = maps.Clone(p.hot), map[string]*fold{}
+	c.hot, c.waits, c.devices = maps.Clone(p.hot), map[string]*fold{}, slices.Clone(p.devices)
 	for key, f := range p.waits {
 		again := *f
 		c.waits[key] = &again

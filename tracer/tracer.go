@@ -204,7 +204,7 @@ func (t *Tracer) take(raw []byte) (unload.Unload, bool) {
 		t.stats.Damaged++
 		return unload.Unload{}, false
 	}
-	t.stats.Read[kindOf(event)]++
+	t.stats.Read[kindName(kindOf(raw))]++
 	return t.assemble.add(event)
 }
 
@@ -272,38 +272,16 @@ func (l *loader) counters(name string) map[string]int64 {
 
 // kindName names a kind of event for users.
 func kindName(kind bpf.UnloadKind) string {
-	switch kind {
-	case bpf.UnloadKindKIND_BEGIN:
-		return "begin"
-	case bpf.UnloadKindKIND_DEPENDENT:
-		return "dependent"
-	case bpf.UnloadKindKIND_REFERENCE:
-		return "reference"
-	case bpf.UnloadKindKIND_END:
-		return "end"
-	case bpf.UnloadKindKIND_WAIT:
-		return "wait"
-	case bpf.UnloadKindKIND_SAMPLE:
-		return "sample"
-	}
-	return ""
-}
-
-func kindOf(event any) string {
-	switch event.(type) {
-	case *bpf.UnloadBegin:
-		return kindName(bpf.UnloadKindKIND_BEGIN)
-	case *bpf.UnloadDependent:
-		return kindName(bpf.UnloadKindKIND_DEPENDENT)
-	case *bpf.UnloadReference:
-		return kindName(bpf.UnloadKindKIND_REFERENCE)
-	case *bpf.UnloadWait:
-		return kindName(bpf.UnloadKindKIND_WAIT)
-	case *bpf.UnloadSample:
-		return kindName(bpf.UnloadKindKIND_SAMPLE)
-	default:
-		return kindName(bpf.UnloadKindKIND_END)
-	}
+	return map[bpf.UnloadKind]string{
+		bpf.UnloadKindKIND_BEGIN:     "begin",
+		bpf.UnloadKindKIND_DEPENDENT: "dependent",
+		bpf.UnloadKindKIND_REFERENCE: "reference",
+		bpf.UnloadKindKIND_END:       "end",
+		bpf.UnloadKindKIND_WAIT:      "wait",
+		bpf.UnloadKindKIND_SAMPLE:    "sample",
+		bpf.UnloadKindKIND_DEVICE:    "device",
+		bpf.UnloadKindKIND_LOG:       "log",
+	}[kind]
 }
 
 // monotonic is the clock that the kernel side stamps with, in ns.

@@ -177,7 +177,7 @@ type Holder struct {
 type LogLine struct {
 	Offset int64     `json:"offset_ns"`
 	Phase  PhaseName `json:"phase"`
-	Level  int       `json:"level"`
+	Level  int       `json:"level"` // 0 to 7 as in syslog(2), -1 unknown
 	Text   string    `json:"text"`
 }
 
