@@ -270,7 +270,8 @@ static __always_inline int look_up(bool direct, struct module *mod)
 	u->state = LOAD(direct, mod, state);
 	u->refcnt = LOAD(direct, mod, refcnt.counter);
 	u->taints = LOAD(direct, mod, taints);
-	u->size = size_of(direct, mod);
+	// The untyped way where it may be taken: see wanted.
+	u->size = can_probe ? size_of(false, mod) : 0;
 	u->has_init = LOAD(direct, mod, init) != NULL;
 	u->has_exit = LOAD(direct, mod, exit) != NULL;
 	if (bpf_core_field_exists(mod->sig_ok))
