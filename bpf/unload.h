@@ -245,17 +245,16 @@ static __always_inline bool has_users(bool direct, struct module *mod)
 	return direct && (void *)LOAD(direct, mod, source_list.next) != head;
 }
 
-// size_of is the size of a module's memory in bytes.
+// size_of is the size of a module's memory in bytes. Each part is named, since an
+// index that is not a constant is not relocated.
 static __always_inline __u64 size_of(bool direct, struct module *mod)
 {
-	__u64 size = 0;
-
 	if (!bpf_core_field_exists(mod->mem))
 		return LOAD(direct, mod, core_layout.size) + LOAD(direct, mod, init_layout.size);
-#pragma clang loop unroll(full)
-	for (int i = 0; i < MODULE_MEMORIES; i++)
-		size += LOAD(direct, mod, mem[i].size);
-	return size;
+	return (__u64)LOAD(direct, mod, mem[0].size) + LOAD(direct, mod, mem[1].size) +
+	       LOAD(direct, mod, mem[2].size) + LOAD(direct, mod, mem[3].size) +
+	       LOAD(direct, mod, mem[4].size) + LOAD(direct, mod, mem[5].size) +
+	       LOAD(direct, mod, mem[6].size);
 }
 
 // look_up notes what the kernel is about to decide on: the state of the module
