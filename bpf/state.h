@@ -129,9 +129,9 @@ static __always_inline struct slot *slot_at(__u32 key)
 	return bpf_map_lookup_elem(&unloads, &key);
 }
 
-// slot_of gives the slot that a thread, not an idle one, has taken, or NULL. Nearly always it is
-// the first that it may have; the loop stays one, since unrolled it would stand
-// in every program.
+// slot_of gives the slot that a thread, not an idle one, has taken, or NULL.
+// Nearly always it is the first that it may have; the loop stays one, since
+// unrolled it would stand in every program.
 static __always_inline struct slot *slot_of(__u32 tid)
 {
 	struct slot *s = slot_at(slot_key(tid, 0));

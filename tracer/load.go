@@ -203,12 +203,13 @@ type double struct {
 // bound.
 func (l *loader) missed() (total int64) {
 	for _, p := range l.programs {
-		total += misses(p)
-	}
-	for _, d := range l.doubles {
-		if d.alike {
-			total -= max(0, misses(d.first)-misses(d.second))
+		n := misses(p)
+		for _, d := range l.doubles {
+			if d.first == p && d.alike {
+				n = min(n, misses(d.second))
+			}
 		}
+		total += n
 	}
 	return total
 }

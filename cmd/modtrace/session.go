@@ -79,8 +79,8 @@ func (c *cli) open(ctx context.Context, o tracer.Options, wants func(module stri
 	return s, nil
 }
 
-// begin opens the reports, and says that it has. An older capture is overwritten only now: where
-// tracing cannot even start, it stays.
+// begin opens the reports, and says that it has. An older capture is overwritten
+// only now: where tracing cannot even start, it stays.
 func (s *session) begin() error {
 	s.reports = append(s.reports, s.cli.report())
 	if s.cli.capture != "" {
