@@ -103,7 +103,7 @@ static __noinline int send_log(const char *text, __u64 length)
 
 static __always_inline int logged(const char *text, __u64 length)
 {
-	return in_flight && can_probe ? send_log(text, length) : 0;
+	return gate.in_flight && can_probe ? send_log(text, length) : 0;
 }
 
 // The tracepoint is that of every line that is stored (kernel/printk/printk.c).

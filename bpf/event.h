@@ -22,10 +22,12 @@ enum kind {
 	KIND_DEPENDENT, // a module that uses the one to be unloaded; only on refusal
 	KIND_REFERENCE, // the unloading task took or dropped a reference
 	KIND_END,	// delete_module returned, or its task died
-	KIND_WAIT,	// the unloading task was off the CPU
+	KIND_WAIT,	// the unloading task left the CPU
+	KIND_WAKING,	// somebody made it go on
 	KIND_SAMPLE,	// the unloading task was found running
 	KIND_DEVICE,	// the unloading task detached a device from its driver
 	KIND_LOG,	// the kernel logged something meanwhile
+	KIND_WAITER,	// another task waited for a lock that the unloading task held
 	KIND_NAME,	// only in recordings: the name that an address had
 	KINDS,
 };
@@ -100,37 +102,55 @@ enum blocker_kind {
 	BLOCKER_WORK,	   // a work item
 	BLOCKER_WORKQUEUE, // all of a workqueue
 	BLOCKER_KTHREAD,   // a kernel thread to stop
-	BLOCKER_KERNFS,	   // users of a file in sysfs
 	BLOCKERS,
 };
 
 struct blocker {
 	__u64 function; // of the work item
-	__u64 work;	// its address, never shown
+	__u64 object;	// the address of the work item or lock, never shown
 	__u32 kind;
 	__u32 pid;
 	__u8 comm[COMM_LEN];
-	__u8 detail[DETAIL_LEN]; // the name of the workqueue or file
+	__u8 detail[DETAIL_LEN]; // the name of the workqueue
 };
 
-// A wait, from the switch away to the switch back. As much of stack is sent as
-// there is. Stacks are addresses, innermost first.
+// A wait, as it begins: what is sent while the task is off the CPU costs it
+// nothing. When it ended, the next one tells, or the end of the unload. As much of
+// stack is sent as there is. Stacks are addresses, innermost first.
 struct wait {
 	struct header header;
-	__u64 since, until;
+	__u64 since;
+	__u64 until;	// when the wait before this one ended
+	__u32 number;	// of the unload's waits, from 1
 	__u32 boundary; // the phase it fell in
-	__u32 depth, waker_depth;
-	__u32 waker_pid;
-	__u8 preempted; // the task could have gone on
-	__u8 woken;
-	__u8 pad[6];
-	__u8 waker_comm[COMM_LEN];
+	__u32 depth;
+	__u32 preempted; // the task could have gone on
 	struct blocker blocker;
 	__u8 interface[COMM_LEN]; // the last to be unregistered, of so many; much
 	__u32 interfaces;	  // else is waited for before its users are
-	__u32 pad2;
-	__u64 waker_stack[WAKER_DEPTH];
+	__u32 pad;
 	__u64 stack[STACK_DEPTH];
+};
+
+// Who ends a wait.
+struct waking {
+	struct header header;
+	__u32 number; // of the wait
+	__u32 pid;
+	__u8 comm[COMM_LEN];
+	__u32 depth;
+	__u32 pad;
+	__u64 stack[WAKER_DEPTH];
+};
+
+// A task that had to wait for a lock whose owner was unloading, by whose header
+// this goes.
+struct waiter {
+	struct header header;
+	__u64 since, until;
+	__u64 lock; // its address, never shown
+	__u32 pid, tid;
+	__u8 comm[COMM_LEN];
 };
 
 struct sample {
@@ -169,6 +189,7 @@ struct end {
 	__u64 off_cpu[BOUNDARIES]; // ns off the CPU in the phase that begins there
 	__u64 last;		   // the time of the last stamp
 	__u64 off_since;	   // since when it is off the CPU now, or 0
+	__u64 until;		   // when its last wait ended
 	__u64 sampled;		   // the time of the last sample
 	__u64 size;		   // of the module's memory, in bytes
 	__u64 module;		   // the address of its struct module, never shown

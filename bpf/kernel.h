@@ -132,10 +132,6 @@ struct workqueue_struct {
 	char name[24]; // 32 since 6.9
 };
 
-struct kernfs_node {
-	const char *name;
-};
-
 struct kobject {
 	const char *name;
 };

@@ -21,16 +21,22 @@ volatile const __u32 root_pid = 0;
 
 // Programs do nothing until this is set, after the last one is attached.
 volatile bool armed;
-// The number of unloads in flight: what every other hook looks at first.
-volatile __u32 in_flight;
+// What the hooks that fire outside unloads look at first. The switch of tasks,
+// which is the one that fires most, looks at both by one load.
+volatile struct gates {
+	__u32 in_flight; // the number of unloads
+	__u32 wake;	 // the reader is to be woken, at the next switch of tasks
+} gate __attribute__((aligned(8)));
+
+#define GATE_IS_SHUT() (*(volatile __u64 *)&gate == 0)
+
 // For a boundary whose function is also called elsewhere in an unload: the
 // last attached boundary before it, which must have been passed.
 volatile __u32 after[BOUNDARIES];
 
-// Whether the reader is woken at the next switch of tasks. That is soon, and
-// costs the unload nothing; without that hook the end of an unload wakes it.
+// Whether a switch of tasks wakes the reader. That is soon, and costs the unload
+// nothing; without that hook the end of an unload wakes it.
 volatile bool wake_at_switch;
-volatile bool wake;
 
 // Events made and events that found no room, by kind.
 __u64 produced[KINDS];
@@ -52,8 +58,9 @@ struct slot {
 	__u32 owners; // 1: taken; more only while somebody tries to
 	__u32 tid;
 	struct end end;
-	struct wait wait; // the one it is in, or was in last
-	__u32 nested;	  // devices being detached, one because of another
+	struct wait wait;     // the one it is in, or was in last
+	struct waking waking; // who ends that
+	__u32 nested;	      // devices being detached, one because of another
 	struct device_event device[NESTED];
 };
 
@@ -69,6 +76,8 @@ const struct begin *unused_begin __attribute__((unused));
 const struct dependent *unused_dependent __attribute__((unused));
 const struct reference *unused_reference __attribute__((unused));
 const struct wait *unused_wait __attribute__((unused));
+const struct waking *unused_waking __attribute__((unused));
+const struct waiter *unused_waiter __attribute__((unused));
 const struct device_event *unused_device_event __attribute__((unused));
 const struct log_event *unused_log_event __attribute__((unused));
 const struct sample *unused_sample __attribute__((unused));
@@ -148,7 +157,8 @@ static __always_inline struct slot *slot_of(__u32 tid)
 }
 
 // take_slot takes a free slot for a thread, or gives it the one it left behind
-// when it died unseen. It returns NULL when all that it may have are taken.
+// when it died unseen. The slot is the thread's once it bears its number. It
+// returns NULL when all that the thread may have are taken.
 //
 // Kernels before 5.12 have no atomic operation in BPF that returns something,
 // so: whoever finds itself the only owner after adding itself, is the owner.
@@ -168,8 +178,7 @@ static __always_inline struct slot *take_slot(__u32 tid)
 		}
 		__sync_fetch_and_add(&s->owners, 1);
 		if (*(volatile __u32 *)&s->owners == 1) {
-			s->tid = tid;
-			__sync_fetch_and_add(&in_flight, 1);
+			__sync_fetch_and_add(&gate.in_flight, 1);
 			return s;
 		}
 		__sync_fetch_and_add(&s->owners, -1);
@@ -183,7 +192,7 @@ static __always_inline struct slot *take_slot(__u32 tid)
 // place, because the record went into the ring in between, by an exchange.
 static __always_inline void leave_slot(struct slot *s)
 {
-	__sync_fetch_and_add(&in_flight, -1);
+	__sync_fetch_and_add(&gate.in_flight, -1);
 	__sync_fetch_and_add(&s->owners, -1);
 }
 
@@ -191,7 +200,7 @@ static __always_inline void leave_slot(struct slot *s)
 // NULL; current_unload its state.
 static __always_inline struct slot *current_slot(void)
 {
-	if (!in_flight)
+	if (!gate.in_flight)
 		return NULL;
 	return slot_of(bpf_get_current_pid_tgid());
 }

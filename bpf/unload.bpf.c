@@ -10,6 +10,7 @@
 #include "refs.h"
 #include "sample.h"
 #include "blocker.h"
+#include "convoy.h"
 #include "effect.h"
 #include "symbol.h"
 

@@ -105,13 +105,17 @@ static __always_inline void copy_caller(struct begin *e)
 	}
 }
 
-// remember opens the state of an unload. It fails when too many are in flight.
-static __always_inline bool remember(__u64 begin, __u32 tid, __u32 flags)
+// remember opens the state of an unload. It gives NULL when too many are in
+// flight. A task that is preempted meanwhile is not in an unload yet.
+static __always_inline struct slot *remember(__u64 begin, __u32 tid, __u32 flags)
 {
 	struct slot *s = take_slot(tid);
 
-	if (!s)
-		return false;
+	if (!s) {
+		__sync_fetch_and_add(&produced[KIND_END], 1);
+		count_lost(KIND_END);
+		return NULL;
+	}
 	__builtin_memset(&s->end, 0, sizeof(s->end));
 	s->end.header.begin = begin;
 	s->end.header.tid = tid;
@@ -122,38 +126,31 @@ static __always_inline bool remember(__u64 begin, __u32 tid, __u32 flags)
 	s->wait.blocker.kind = BLOCKER_NONE;
 	s->wait.interfaces = 0;
 	s->nested = 0;
-	return true;
+	*(volatile __u32 *)&s->tid = tid;
+	return s;
 }
 
-// in_hand says that the current task's unload was noted a moment ago.
-static __always_inline bool in_hand(void)
+// begin_unload notes that an unload begins, unless that was done a moment ago.
+static __always_inline struct slot *begin_unload(__u64 begin, __u32 flags)
 {
 	struct slot *s = current_slot();
 
-	return s && s->end.stage == AT_ENTER;
-}
-
-// begin_unload notes that an unload begins, unless that is done already.
-static __always_inline void begin_unload(__u64 begin, __u32 flags)
-{
-	if (in_hand() || remember(begin, bpf_get_current_pid_tgid(), flags))
-		return;
-	__sync_fetch_and_add(&produced[KIND_END], 1);
-	count_lost(KIND_END);
+	if (s && s->end.stage == AT_ENTER)
+		return s;
+	return remember(begin, bpf_get_current_pid_tgid(), flags);
 }
 
 static __always_inline int enter(unsigned long name, __u32 flags)
 {
 	__u64 begin = bpf_ktime_get_ns(), ids = bpf_get_current_pid_tgid();
-	struct end *u;
+	struct slot *s;
 	struct begin *e;
 
 	if (!armed || !wanted())
 		return 0;
-	begin_unload(begin, flags);
-	u = current_unload();
-	if (u)
-		begin = u->header.begin;
+	s = begin_unload(begin, flags);
+	if (s)
+		begin = s->end.header.begin;
 	e = RESERVE(begin, KIND_BEGIN, begin, ids);
 	if (!e)
 		return 0;
@@ -170,11 +167,15 @@ static __always_inline int enter(unsigned long name, __u32 flags)
 }
 
 // come_to notes a boundary: first that it was passed, then when. A task that is
-// taken off the CPU in between has not been there in time (wait.h, phase_of).
+// taken off the CPU in between has passed it then (wait.h, go_off).
 static __always_inline void come_to(struct end *u, __u32 to)
 {
+	__u64 now;
+
 	*(volatile __u32 *)&u->stage = to;
-	*(volatile __u64 *)&u->at[to] = stamp(u);
+	now = stamp(u);
+	if (!*(volatile __u64 *)&u->at[to])
+		*(volatile __u64 *)&u->at[to] = now;
 }
 
 // pass notes that the current task, if it is unloading, has come to boundary
@@ -313,7 +314,7 @@ static __always_inline void finish(struct slot *s)
 	if (bpf_ringbuf_output(&events, &s->end, sizeof(s->end), how))
 		count_lost(KIND_END);
 	leave_slot(s);
-	wake = true;
+	gate.wake = 1;
 }
 
 static __always_inline int leave(long result)

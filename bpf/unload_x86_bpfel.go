@@ -47,8 +47,7 @@ const (
 	UnloadBlockerKindBLOCKER_WORK      UnloadBlockerKind = 2
 	UnloadBlockerKindBLOCKER_WORKQUEUE UnloadBlockerKind = 3
 	UnloadBlockerKindBLOCKER_KTHREAD   UnloadBlockerKind = 4
-	UnloadBlockerKindBLOCKER_KERNFS    UnloadBlockerKind = 5
-	UnloadBlockerKindBLOCKERS          UnloadBlockerKind = 6
+	UnloadBlockerKindBLOCKERS          UnloadBlockerKind = 5
 )
 
 type UnloadBoundary uint32
@@ -109,6 +108,7 @@ type UnloadEnd struct {
 	OffCpu       [15]uint64
 	Last         uint64
 	OffSince     uint64
+	Until        uint64
 	Sampled      uint64
 	Size         uint64
 	Module       uint64
@@ -133,6 +133,12 @@ type UnloadEnd struct {
 	Name         [64]uint8
 }
 
+type UnloadGates struct {
+	_        structs.HostLayout
+	InFlight uint32
+	Wake     uint32
+}
+
 type UnloadKind uint32
 
 const (
@@ -141,11 +147,13 @@ const (
 	UnloadKindKIND_REFERENCE UnloadKind = 3
 	UnloadKindKIND_END       UnloadKind = 4
 	UnloadKindKIND_WAIT      UnloadKind = 5
-	UnloadKindKIND_SAMPLE    UnloadKind = 6
-	UnloadKindKIND_DEVICE    UnloadKind = 7
-	UnloadKindKIND_LOG       UnloadKind = 8
-	UnloadKindKIND_NAME      UnloadKind = 9
-	UnloadKindKINDS          UnloadKind = 10
+	UnloadKindKIND_WAKING    UnloadKind = 6
+	UnloadKindKIND_SAMPLE    UnloadKind = 7
+	UnloadKindKIND_DEVICE    UnloadKind = 8
+	UnloadKindKIND_LOG       UnloadKind = 9
+	UnloadKindKIND_WAITER    UnloadKind = 10
+	UnloadKindKIND_NAME      UnloadKind = 11
+	UnloadKindKINDS          UnloadKind = 12
 )
 
 type UnloadLogEvent struct {
@@ -199,6 +207,7 @@ type UnloadSlot struct {
 	Tid    uint32
 	End    UnloadEnd
 	Wait   UnloadWait
+	Waking UnloadWaking
 	Nested uint32
 	_      [4]byte
 	Device [4]UnloadDeviceEvent
@@ -218,20 +227,16 @@ type UnloadWait struct {
 		Tid   uint32
 		Kind  uint32
 	}
-	Since      uint64
-	Until      uint64
-	Boundary   uint32
-	Depth      uint32
-	WakerDepth uint32
-	WakerPid   uint32
-	Preempted  uint8
-	Woken      uint8
-	Pad        [6]uint8
-	WakerComm  [16]uint8
-	Blocker    struct {
+	Since     uint64
+	Until     uint64
+	Number    uint32
+	Boundary  uint32
+	Depth     uint32
+	Preempted uint32
+	Blocker   struct {
 		_        structs.HostLayout
 		Function uint64
-		Work     uint64
+		Object   uint64
 		Kind     uint32
 		Pid      uint32
 		Comm     [16]uint8
@@ -239,16 +244,40 @@ type UnloadWait struct {
 	}
 	Interface  [16]uint8
 	Interfaces uint32
-	Pad2       uint32
-	WakerStack [24]uint64
+	Pad        uint32
 	Stack      [64]uint64
 }
 
-type UnloadWorker struct {
-	_    structs.HostLayout
-	Pid  uint32
-	Pad  uint32
-	Comm [16]uint8
+type UnloadWaiter struct {
+	_      structs.HostLayout
+	Header struct {
+		_     structs.HostLayout
+		Begin uint64
+		Tid   uint32
+		Kind  uint32
+	}
+	Since uint64
+	Until uint64
+	Lock  uint64
+	Pid   uint32
+	Tid   uint32
+	Comm  [16]uint8
+}
+
+type UnloadWaking struct {
+	_      structs.HostLayout
+	Header struct {
+		_     structs.HostLayout
+		Begin uint64
+		Tid   uint32
+		Kind  uint32
+	}
+	Number uint32
+	Pid    uint32
+	Comm   [16]uint8
+	Depth  uint32
+	Pad    uint32
+	Stack  [24]uint64
 }
 
 // Names of all BPF objects in the ELF.
@@ -257,7 +286,7 @@ type UnloadWorker struct {
 const (
 	UnloadMapEvents                  = "events"
 	UnloadMapUnloads                 = "unloads"
-	UnloadMapWorkers                 = "workers"
+	UnloadMapWaiters                 = "waiters"
 	UnloadProgAsyncFentry            = "async_fentry"
 	UnloadProgAsyncKprobe            = "async_kprobe"
 	UnloadProgCheckFentry            = "check_fentry"
@@ -310,12 +339,12 @@ const (
 	UnloadProgFtraceKretprobe        = "ftrace_kretprobe"
 	UnloadProgGetRaw                 = "get_raw"
 	UnloadProgGetTp                  = "get_tp"
-	UnloadProgKernfsFentry           = "kernfs_fentry"
-	UnloadProgKernfsKprobe           = "kernfs_kprobe"
 	UnloadProgLivepatchFentry        = "livepatch_fentry"
 	UnloadProgLivepatchKprobe        = "livepatch_kprobe"
 	UnloadProgLockRaw                = "lock_raw"
 	UnloadProgLockTp                 = "lock_tp"
+	UnloadProgLockedRaw              = "locked_raw"
+	UnloadProgLockedTp               = "locked_tp"
 	UnloadProgLogRaw                 = "log_raw"
 	UnloadProgLogTp                  = "log_tp"
 	UnloadProgNetdevFentry           = "netdev_fentry"
@@ -337,13 +366,11 @@ const (
 	UnloadProgSymbols                = "symbols"
 	UnloadProgWakingRaw              = "waking_raw"
 	UnloadProgWakingTp               = "waking_tp"
-	UnloadProgWorkerRaw              = "worker_raw"
-	UnloadProgWorkerTp               = "worker_tp"
 	UnloadVarAfter                   = "after"
 	UnloadVarArmed                   = "armed"
 	UnloadVarAsked                   = "asked"
 	UnloadVarCanProbe                = "can_probe"
-	UnloadVarInFlight                = "in_flight"
+	UnloadVarGate                    = "gate"
 	UnloadVarLost                    = "lost"
 	UnloadVarProduced                = "produced"
 	UnloadVarRootPid                 = "root_pid"
@@ -359,8 +386,9 @@ const (
 	UnloadVarUnusedSample            = "unused_sample"
 	UnloadVarUnusedSlot              = "unused_slot"
 	UnloadVarUnusedWait              = "unused_wait"
-	UnloadVarUnusedWorker            = "unused_worker"
-	UnloadVarWake                    = "wake"
+	UnloadVarUnusedWaiter            = "unused_waiter"
+	UnloadVarUnusedWaking            = "unused_waking"
+	UnloadVarWaiting                 = "waiting"
 	UnloadVarWakeAtSwitch            = "wake_at_switch"
 )
 
@@ -458,12 +486,12 @@ type UnloadProgramSpecs struct {
 	FtraceKretprobe        *ebpf.ProgramSpec `ebpf:"ftrace_kretprobe"`
 	GetRaw                 *ebpf.ProgramSpec `ebpf:"get_raw"`
 	GetTp                  *ebpf.ProgramSpec `ebpf:"get_tp"`
-	KernfsFentry           *ebpf.ProgramSpec `ebpf:"kernfs_fentry"`
-	KernfsKprobe           *ebpf.ProgramSpec `ebpf:"kernfs_kprobe"`
 	LivepatchFentry        *ebpf.ProgramSpec `ebpf:"livepatch_fentry"`
 	LivepatchKprobe        *ebpf.ProgramSpec `ebpf:"livepatch_kprobe"`
 	LockRaw                *ebpf.ProgramSpec `ebpf:"lock_raw"`
 	LockTp                 *ebpf.ProgramSpec `ebpf:"lock_tp"`
+	LockedRaw              *ebpf.ProgramSpec `ebpf:"locked_raw"`
+	LockedTp               *ebpf.ProgramSpec `ebpf:"locked_tp"`
 	LogRaw                 *ebpf.ProgramSpec `ebpf:"log_raw"`
 	LogTp                  *ebpf.ProgramSpec `ebpf:"log_tp"`
 	NetdevFentry           *ebpf.ProgramSpec `ebpf:"netdev_fentry"`
@@ -485,8 +513,6 @@ type UnloadProgramSpecs struct {
 	Symbols                *ebpf.ProgramSpec `ebpf:"symbols"`
 	WakingRaw              *ebpf.ProgramSpec `ebpf:"waking_raw"`
 	WakingTp               *ebpf.ProgramSpec `ebpf:"waking_tp"`
-	WorkerRaw              *ebpf.ProgramSpec `ebpf:"worker_raw"`
-	WorkerTp               *ebpf.ProgramSpec `ebpf:"worker_tp"`
 }
 
 // UnloadMapSpecs contains maps before they are loaded into the kernel.
@@ -495,7 +521,7 @@ type UnloadProgramSpecs struct {
 type UnloadMapSpecs struct {
 	Events  *ebpf.MapSpec `ebpf:"events"`
 	Unloads *ebpf.MapSpec `ebpf:"unloads"`
-	Workers *ebpf.MapSpec `ebpf:"workers"`
+	Waiters *ebpf.MapSpec `ebpf:"waiters"`
 }
 
 // UnloadVariableSpecs contains global variables before they are loaded into the kernel.
@@ -506,7 +532,7 @@ type UnloadVariableSpecs struct {
 	Armed             *ebpf.VariableSpec `ebpf:"armed"`
 	Asked             *ebpf.VariableSpec `ebpf:"asked"`
 	CanProbe          *ebpf.VariableSpec `ebpf:"can_probe"`
-	InFlight          *ebpf.VariableSpec `ebpf:"in_flight"`
+	Gate              *ebpf.VariableSpec `ebpf:"gate"`
 	Lost              *ebpf.VariableSpec `ebpf:"lost"`
 	Produced          *ebpf.VariableSpec `ebpf:"produced"`
 	RootPid           *ebpf.VariableSpec `ebpf:"root_pid"`
@@ -522,8 +548,9 @@ type UnloadVariableSpecs struct {
 	UnusedSample      *ebpf.VariableSpec `ebpf:"unused_sample"`
 	UnusedSlot        *ebpf.VariableSpec `ebpf:"unused_slot"`
 	UnusedWait        *ebpf.VariableSpec `ebpf:"unused_wait"`
-	UnusedWorker      *ebpf.VariableSpec `ebpf:"unused_worker"`
-	Wake              *ebpf.VariableSpec `ebpf:"wake"`
+	UnusedWaiter      *ebpf.VariableSpec `ebpf:"unused_waiter"`
+	UnusedWaking      *ebpf.VariableSpec `ebpf:"unused_waking"`
+	Waiting           *ebpf.VariableSpec `ebpf:"waiting"`
 	WakeAtSwitch      *ebpf.VariableSpec `ebpf:"wake_at_switch"`
 }
 
@@ -549,14 +576,14 @@ func (o *UnloadObjects) Close() error {
 type UnloadMaps struct {
 	Events  *ebpf.Map `ebpf:"events"`
 	Unloads *ebpf.Map `ebpf:"unloads"`
-	Workers *ebpf.Map `ebpf:"workers"`
+	Waiters *ebpf.Map `ebpf:"waiters"`
 }
 
 func (m *UnloadMaps) Close() error {
 	return _UnloadClose(
 		m.Events,
 		m.Unloads,
-		m.Workers,
+		m.Waiters,
 	)
 }
 
@@ -568,7 +595,7 @@ type UnloadVariables struct {
 	Armed             *ebpf.Variable `ebpf:"armed"`
 	Asked             *ebpf.Variable `ebpf:"asked"`
 	CanProbe          *ebpf.Variable `ebpf:"can_probe"`
-	InFlight          *ebpf.Variable `ebpf:"in_flight"`
+	Gate              *ebpf.Variable `ebpf:"gate"`
 	Lost              *ebpf.Variable `ebpf:"lost"`
 	Produced          *ebpf.Variable `ebpf:"produced"`
 	RootPid           *ebpf.Variable `ebpf:"root_pid"`
@@ -584,8 +611,9 @@ type UnloadVariables struct {
 	UnusedSample      *ebpf.Variable `ebpf:"unused_sample"`
 	UnusedSlot        *ebpf.Variable `ebpf:"unused_slot"`
 	UnusedWait        *ebpf.Variable `ebpf:"unused_wait"`
-	UnusedWorker      *ebpf.Variable `ebpf:"unused_worker"`
-	Wake              *ebpf.Variable `ebpf:"wake"`
+	UnusedWaiter      *ebpf.Variable `ebpf:"unused_waiter"`
+	UnusedWaking      *ebpf.Variable `ebpf:"unused_waking"`
+	Waiting           *ebpf.Variable `ebpf:"waiting"`
 	WakeAtSwitch      *ebpf.Variable `ebpf:"wake_at_switch"`
 }
 
@@ -645,12 +673,12 @@ type UnloadPrograms struct {
 	FtraceKretprobe        *ebpf.Program `ebpf:"ftrace_kretprobe"`
 	GetRaw                 *ebpf.Program `ebpf:"get_raw"`
 	GetTp                  *ebpf.Program `ebpf:"get_tp"`
-	KernfsFentry           *ebpf.Program `ebpf:"kernfs_fentry"`
-	KernfsKprobe           *ebpf.Program `ebpf:"kernfs_kprobe"`
 	LivepatchFentry        *ebpf.Program `ebpf:"livepatch_fentry"`
 	LivepatchKprobe        *ebpf.Program `ebpf:"livepatch_kprobe"`
 	LockRaw                *ebpf.Program `ebpf:"lock_raw"`
 	LockTp                 *ebpf.Program `ebpf:"lock_tp"`
+	LockedRaw              *ebpf.Program `ebpf:"locked_raw"`
+	LockedTp               *ebpf.Program `ebpf:"locked_tp"`
 	LogRaw                 *ebpf.Program `ebpf:"log_raw"`
 	LogTp                  *ebpf.Program `ebpf:"log_tp"`
 	NetdevFentry           *ebpf.Program `ebpf:"netdev_fentry"`
@@ -672,8 +700,6 @@ type UnloadPrograms struct {
 	Symbols                *ebpf.Program `ebpf:"symbols"`
 	WakingRaw              *ebpf.Program `ebpf:"waking_raw"`
 	WakingTp               *ebpf.Program `ebpf:"waking_tp"`
-	WorkerRaw              *ebpf.Program `ebpf:"worker_raw"`
-	WorkerTp               *ebpf.Program `ebpf:"worker_tp"`
 }
 
 func (p *UnloadPrograms) Close() error {
@@ -730,12 +756,12 @@ func (p *UnloadPrograms) Close() error {
 		p.FtraceKretprobe,
 		p.GetRaw,
 		p.GetTp,
-		p.KernfsFentry,
-		p.KernfsKprobe,
 		p.LivepatchFentry,
 		p.LivepatchKprobe,
 		p.LockRaw,
 		p.LockTp,
+		p.LockedRaw,
+		p.LockedTp,
 		p.LogRaw,
 		p.LogTp,
 		p.NetdevFentry,
@@ -757,8 +783,6 @@ func (p *UnloadPrograms) Close() error {
 		p.Symbols,
 		p.WakingRaw,
 		p.WakingTp,
-		p.WorkerRaw,
-		p.WorkerTp,
 	)
 }
 

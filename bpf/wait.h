@@ -13,7 +13,7 @@
 // over: its frames can only be named while the module is there. And one in so
 // many does, so that the ring does not fill up.
 #define LONG_WAIT 500000
-#define WAKE_EVERY_WAIT 128
+#define WAKE_EVERY_WAIT 64
 
 // stack_into takes the current stack and gives the number of its frames.
 static __always_inline __u32 stack_into(void *ctx, __u64 *frames, __u32 size)
@@ -30,70 +30,59 @@ static __always_inline bool runnable(bool direct, struct task_struct *task)
 	return LOAD(direct, (struct task_struct___old *)task, state) == 0;
 }
 
-// phase_of is the phase that an unload is in by the clock: the last boundary that
-// has its time. One was passed and has none only while a program notes it.
-static __always_inline __u32 phase_of(const struct end *u)
-{
-	__u32 b = u->stage;
-
-#pragma clang loop unroll(disable)
-	for (int i = 0; i < BOUNDARIES; i++) {
-		if (b == 0 || b >= BOUNDARIES || u->at[b])
-			break;
-		b--;
-	}
-	return b;
-}
-
-// go_off notes that a task leaves the CPU. A function of its own, so that the
-// way past it, which every switch takes, saves no registers for it.
-static __noinline int go_off(void *ctx, struct slot *s, bool preempted)
-{
-	struct wait *w = &s->wait;
-
-	w->since = stamp(&s->end);
-	s->end.off_since = w->since;
-	w->boundary = phase_of(&s->end);
-	w->preempted = preempted;
-	w->woken = 0;
-	w->waker_pid = 0;
-	w->waker_depth = 0;
-	w->depth = stack_into(ctx, w->stack, sizeof(w->stack));
-	return 0;
-}
-
 // send_wait sends as much of a wait as there is.
 static __always_inline void send_wait(struct slot *s)
 {
 	struct wait *w = &s->wait;
 	__u32 depth = w->depth;
-	__u64 size;
 
 	if (depth > STACK_DEPTH)
 		depth = STACK_DEPTH;
-	size = sizeof(*w) - sizeof(w->stack) + depth * sizeof(w->stack[0]);
-	w->header = s->end.header;
-	w->header.kind = KIND_WAIT;
 	__sync_fetch_and_add(&produced[KIND_WAIT], 1);
-	if (bpf_ringbuf_output(&events, w, size, BPF_RB_NO_WAKEUP)) {
+	if (bpf_ringbuf_output(&events, w,
+			       sizeof(*w) - sizeof(w->stack) + depth * sizeof(w->stack[0]),
+			       BPF_RB_NO_WAKEUP)) {
 		s->end.lost++;
 		count_lost(KIND_WAIT);
 	}
-	if (++s->end.waits % WAKE_EVERY_WAIT == 0 ||
-	    (w->boundary <= AT_NOTIFY && w->until - w->since > LONG_WAIT))
-		wake = true;
+	if (w->number % WAKE_EVERY_WAIT == 0)
+		gate.wake = 1;
 }
 
-static __noinline int come_back(struct slot *s)
+// go_off notes that a task leaves the CPU. A boundary that was passed and has no
+// time yet is being noted just now (unload.h, come_to): it gets this one.
+static __noinline int go_off(void *ctx, struct slot *s, bool preempted)
 {
-	__u32 phase = s->wait.boundary;
+	struct wait *w = &s->wait;
+	__u32 stage = s->end.stage;
 
-	s->wait.until = stamp(&s->end);
-	if (phase < BOUNDARIES)
-		s->end.off_cpu[phase] += s->wait.until - s->end.off_since;
-	s->end.off_since = 0;
+	w->header = s->end.header;
+	w->header.kind = KIND_WAIT;
+	w->since = stamp(&s->end);
+	w->until = s->end.until;
+	w->number = ++s->end.waits;
+	w->boundary = stage;
+	w->preempted = preempted;
+	s->waking.number = 0;
+	if (stage < BOUNDARIES && !s->end.at[stage])
+		s->end.at[stage] = w->since;
+	s->end.off_since = w->since;
+	w->depth = preempted ? 0 : stack_into(ctx, w->stack, sizeof(w->stack));
 	send_wait(s);
 	return 0;
+}
+
+static __always_inline void come_back(struct slot *s)
+{
+	struct end *u = &s->end;
+	__u32 phase = s->wait.boundary;
+
+	u->until = stamp(u);
+	if (phase < BOUNDARIES)
+		u->off_cpu[phase] += u->until - u->off_since;
+	if (phase <= AT_NOTIFY && u->until - u->off_since > LONG_WAIT)
+		gate.wake = 1;
+	u->off_since = 0;
 }
 
 // wake_reader tells the reader of unloads that have ended, by an event that is
@@ -102,7 +91,7 @@ static __noinline int wake_reader(void)
 {
 	void *none;
 
-	wake = false;
+	gate.wake = 0;
 	none = bpf_ringbuf_reserve(&events, sizeof(__u64), 0);
 	if (none)
 		bpf_ringbuf_discard(none, BPF_RB_FORCE_WAKEUP);
@@ -118,72 +107,84 @@ static __always_inline struct slot *slot_of_task(bool direct, struct task_struct
 	return tid ? slot_of(tid) : NULL;
 }
 
+// switched is what a switch of tasks means to unloads. It is called by a function
+// of its own, so that the way past that, which nearly every switch takes, neither
+// saves registers nor reads arguments.
 static __always_inline int switched(void *ctx, bool direct, bool preempt, struct task_struct *prev,
 				    struct task_struct *next)
 {
 	struct slot *s;
 
-	if (wake)
+	if (gate.wake)
 		wake_reader();
-	if (!in_flight)
+	if (!gate.in_flight)
 		return 0;
-	s = slot_of_task(direct, prev);
-	if (s && !s->end.ended)
-		go_off(ctx, s, preempt || runnable(direct, prev));
 	s = slot_of_task(direct, next);
 	if (s && s->end.off_since)
 		come_back(s);
+	s = slot_of_task(direct, prev);
+	if (s && !s->end.ended)
+		go_off(ctx, s, preempt || runnable(direct, prev));
 	return 0;
 }
 
-SEC("tp_btf/sched_switch")
-int BPF_PROG(switch_tp, bool preempt, struct task_struct *prev, struct task_struct *next)
+static __noinline int switched_typed(__u64 *ctx)
 {
-	return switched(ctx, true, preempt, prev, next);
+	return switched(ctx, true, ctx[0], (struct task_struct *)ctx[1],
+			(struct task_struct *)ctx[2]);
 }
 
-SEC("raw_tp/sched_switch")
-int switch_raw(struct bpf_raw_tracepoint_args *ctx)
+SEC("tp_btf/sched_switch")
+int switch_tp(__u64 *ctx)
+{
+	return GATE_IS_SHUT() ? 0 : switched_typed(ctx);
+}
+
+static __noinline int switched_raw(struct bpf_raw_tracepoint_args *ctx)
 {
 	return switched(ctx, false, ctx->args[0], (struct task_struct *)ctx->args[1],
 			(struct task_struct *)ctx->args[2]);
 }
 
-// note_waker notes who wakes a waiting task: the current one, or an interrupt on
-// top of it, which its stack tells.
-static __noinline int note_waker(void *ctx, struct slot *s)
+SEC("raw_tp/sched_switch")
+int switch_raw(struct bpf_raw_tracepoint_args *ctx)
 {
-	struct wait *w = &s->wait;
+	return GATE_IS_SHUT() ? 0 : switched_raw(ctx);
+}
 
-	w->woken = 1;
-	w->waker_pid = bpf_get_current_pid_tgid() >> 32;
-	bpf_get_current_comm(w->waker_comm, COMM_LEN);
-	w->waker_depth = stack_into(ctx, w->waker_stack, sizeof(w->waker_stack));
+// send_waking sends who ends a wait: the current task, or an interrupt on top of
+// it, which its stack tells.
+static __noinline int send_waking(void *ctx, struct slot *s)
+{
+	struct waking *w = &s->waking;
+	__u32 depth;
+
+	w->number = s->wait.number;
+	w->header = s->end.header;
+	w->header.kind = KIND_WAKING;
+	w->pid = bpf_get_current_pid_tgid() >> 32;
+	bpf_get_current_comm(w->comm, COMM_LEN);
+	depth = stack_into(ctx, w->stack, sizeof(w->stack));
+	if (depth > WAKER_DEPTH)
+		depth = WAKER_DEPTH;
+	w->depth = depth;
+	__sync_fetch_and_add(&produced[KIND_WAKING], 1);
+	if (bpf_ringbuf_output(&events, w,
+			       sizeof(*w) - sizeof(w->stack) + depth * sizeof(w->stack[0]),
+			       BPF_RB_NO_WAKEUP)) {
+		s->end.lost++;
+		count_lost(KIND_WAKING);
+	}
 	return 0;
 }
 
-static __always_inline int waking(void *ctx, bool direct, struct task_struct *task)
+static __always_inline int woken(void *ctx, bool direct, struct task_struct *task)
 {
-	struct slot *s;
+	struct slot *s = slot_of_task(direct, task);
 
-	if (!in_flight)
-		return 0;
-	s = slot_of_task(direct, task);
-	if (s && s->end.off_since && !s->wait.woken)
-		note_waker(ctx, s);
+	if (s && s->end.off_since && !s->wait.preempted && !s->waking.number)
+		send_waking(ctx, s);
 	return 0;
-}
-
-SEC("tp_btf/sched_waking")
-int BPF_PROG(waking_tp, struct task_struct *task)
-{
-	return waking(ctx, true, task);
-}
-
-SEC("raw_tp/sched_waking")
-int waking_raw(struct bpf_raw_tracepoint_args *ctx)
-{
-	return waking(ctx, false, (struct task_struct *)ctx->args[0]);
 }
 
 #endif

@@ -18,11 +18,9 @@ const maxPending = 4096
 // assembler joins the events of each unloading task to an unload.Unload. It
 // touches no kernel, so that a recorded stream gives the same report anywhere.
 type assembler struct {
-	plan  Plan
-	wall  func(monotonic uint64) time.Time
-	names *names
-	// worker says who began to run a work item last.
-	worker func(work uint64) (pid int, comm string)
+	plan   Plan
+	wall   func(monotonic uint64) time.Time
+	names  *names
 	enrich func(*unload.Caller, *bpf.UnloadBegin)
 	// modulesDisabled reads kernel.modules_disabled, which can be switched
 	// on once and never off: what it says now holds for a refusal just made,
@@ -42,7 +40,10 @@ type pending struct {
 	begin      *bpf.UnloadBegin
 	dependents []string
 	references []unload.Reference
+	waiting    *begunWait
+	waker      *waker
 	waits      map[string]*fold
+	convoy     []*bpf.UnloadWaiter
 	hot        map[string]*hot
 	devices    []unload.Device
 	log        []logged
@@ -56,7 +57,6 @@ func newAssembler(plan Plan) *assembler {
 	return &assembler{
 		plan:            plan,
 		wall:            func(ns uint64) time.Time { return time.Unix(0, int64(ns)).UTC() },
-		worker:          func(uint64) (int, string) { return 0, "" },
 		names:           newNames(func([]uint64) []string { return nil }),
 		enrich:          func(*unload.Caller, *bpf.UnloadBegin) {},
 		modulesDisabled: func() bool { return false },
@@ -82,7 +82,12 @@ func (a *assembler) add(e any) (unload.Unload, bool) {
 		p.references = append(p.references, a.reference(e))
 	case *bpf.UnloadWait:
 		p, _ := a.at(taskKey{e.Header.Begin, e.Header.Tid})
-		a.addWait(p, e)
+		a.beginWait(p, e)
+	case *bpf.UnloadWaking:
+		p, _ := a.at(taskKey{e.Header.Begin, e.Header.Tid})
+		p.waker = a.waker(e)
+	case *bpf.UnloadWaiter:
+		a.addWaiter(e)
 	case *bpf.UnloadSample:
 		p, _ := a.at(taskKey{e.Header.Begin, e.Header.Tid})
 		a.addSample(p, e)
@@ -217,10 +222,12 @@ func (a *assembler) report(p *pending, e *bpf.UnloadEnd) unload.Unload {
 	u.Refcount.Before = visibleCount(e)
 	u.Taints = taintNames(e.Taints)
 	u.Signed = e.SigOk != 0
+	p.endWait(e.Waits, e.Until)
 	var at []int
 	u.Phases, at = a.phases(e, &u.Missing)
 	distribute(p, u.Phases, at)
 	u.Devices = orEmpty(p.devices)
+	u.Convoy = a.convoy(p, e)
 	u.Log = p.lines(e)
 	if e.Result == 0 {
 		u.Memory.Freed = int64(e.Size)

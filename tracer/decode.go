@@ -14,9 +14,10 @@ var errDamaged = errors.New("damaged record")
 const headerSize = 16
 
 // decode makes an event of a record from the ring: a *bpf.UnloadBegin,
-// *bpf.UnloadDependent, *bpf.UnloadReference, *bpf.UnloadWait, *bpf.UnloadSample,
-// *bpf.UnloadDeviceEvent, *bpf.UnloadLogEvent, *bpf.UnloadEnd, or a *nameRecord
-// from a recording. Whatever the bytes are, it gives an event that is sound or an error wrapping errDamaged.
+// *bpf.UnloadDependent, *bpf.UnloadReference, *bpf.UnloadWait, *bpf.UnloadWaking,
+// *bpf.UnloadWaiter, *bpf.UnloadSample, *bpf.UnloadDeviceEvent,
+// *bpf.UnloadLogEvent, *bpf.UnloadEnd, or a *nameRecord from a recording. Whatever
+// the bytes are, it gives an event that is sound or an error wrapping errDamaged.
 func decode(raw []byte) (any, error) {
 	if len(raw) < headerSize {
 		return nil, fmt.Errorf("%w: %d bytes", errDamaged, len(raw))
@@ -33,7 +34,15 @@ func decode(raw []byte) (any, error) {
 	case bpf.UnloadKindKIND_END:
 		return decodeInto(raw, &bpf.UnloadEnd{}, endIsSound)
 	case bpf.UnloadKindKIND_WAIT:
-		return decodeWait(raw)
+		return decodeCut(raw, &bpf.UnloadWait{}, waitIsSound)
+	case bpf.UnloadKindKIND_WAKING:
+		return decodeCut(raw, &bpf.UnloadWaking{}, func(e *bpf.UnloadWaking, frames int) bool {
+			return int(e.Depth) == frames
+		})
+	case bpf.UnloadKindKIND_WAITER:
+		return decodeInto(raw, &bpf.UnloadWaiter{}, func(e *bpf.UnloadWaiter) bool {
+			return e.Since >= e.Header.Begin && (e.Until == 0 || e.Until >= e.Since && e.Until-e.Since < 1<<62)
+		})
 	case bpf.UnloadKindKIND_SAMPLE:
 		return decodeInto(raw, &bpf.UnloadSample{}, func(e *bpf.UnloadSample) bool {
 			return e.Time >= e.Header.Begin && e.Boundary < boundaries && int(e.Depth) <= len(e.Stack)
@@ -61,20 +70,34 @@ func kindOf(raw []byte) bpf.UnloadKind {
 // boundaries is the number of boundaries.
 const boundaries = uint32(bpf.UnloadBoundaryBOUNDARIES)
 
-// decodeWait reads a wait, of which only the frames that there are were sent.
-func decodeWait(raw []byte) (any, error) {
-	e := &bpf.UnloadWait{}
-	padded := make([]byte, binary.Size(e))
-	sent := len(raw)
-	if least := len(padded) - binary.Size(e.Stack); sent < least || sent > len(padded) {
+// decodeCut reads a record that ends in a stack, of which only the frames that
+// there are were sent.
+func decodeCut[E any](raw []byte, e *E, sound func(e *E, frames int) bool) (any, error) {
+	whole, sent := binary.Size(e), len(raw)
+	if sent > whole || (whole-sent)%frameSize != 0 {
 		return nil, fmt.Errorf("%w: %d bytes for a %T", errDamaged, sent, e)
 	}
+	padded := make([]byte, whole)
 	copy(padded, raw)
-	return decodeInto(padded, e, func(e *bpf.UnloadWait) bool {
-		frames := (sent - len(padded) + binary.Size(e.Stack)) / 8
-		return e.Since >= e.Header.Begin && e.Until >= e.Since && e.Until-e.Header.Begin < 1<<62 &&
-			e.Boundary < boundaries && int(e.Depth) == frames && int(e.WakerDepth) <= len(e.WakerStack)
-	})
+	return decodeInto(padded, e, func(e *E) bool { return sound(e, frames(e)-(whole-sent)/frameSize) })
+}
+
+const frameSize = 8
+
+// frames is the number of frames that a record has room for.
+func frames(e any) int {
+	switch e := e.(type) {
+	case *bpf.UnloadWait:
+		return len(e.Stack)
+	case *bpf.UnloadWaking:
+		return len(e.Stack)
+	}
+	return 0
+}
+
+func waitIsSound(e *bpf.UnloadWait, frames int) bool {
+	return e.Since >= e.Header.Begin && e.Since-e.Header.Begin < 1<<62 && e.Until <= e.Since &&
+		e.Boundary < boundaries && int(e.Depth) == frames
 }
 
 // decodeInto reads raw into e. The ring rounds lengths up to eight bytes.
@@ -95,31 +118,7 @@ func decodeInto[E any](raw []byte, e *E, sound func(*E) bool) (any, error) {
 // endIsSound checks what the report is built on: it begins, it ends, and time
 // does not run backwards.
 func endIsSound(e *bpf.UnloadEnd) bool {
-	if e.At[bpf.UnloadBoundaryAT_END] == 0 {
-		return false
-	}
-	bookWaits(e)
-	return stampsAreSound(e)
-}
-
-// bookWaits moves a wait to the phase it fell in, where the task was taken off
-// the CPU just as a program noted a boundary: between the boundary's being passed
-// and its time being taken. Such a wait is booked behind the boundary and lies
-// before it, and shows by not fitting there.
-func bookWaits(e *bpf.UnloadEnd) {
-	next := e.At[bpf.UnloadBoundaryAT_END]
-	var off uint64 // behind the boundary at hand, up to next
-	for b := len(e.At) - 2; b > 0; b-- {
-		off += e.OffCpu[b]
-		if e.At[b] == 0 {
-			continue
-		}
-		if room := next - e.At[b]; next >= e.At[b] && off > room && e.OffCpu[b] >= off-room {
-			e.OffCpu[b] -= off - room
-			e.OffCpu[b-1] += off - room
-		}
-		next, off = e.At[b], 0
-	}
+	return e.At[bpf.UnloadBoundaryAT_END] != 0 && stampsAreSound(e)
 }
 
 // stampsAreSound says that an unload began, and that its boundaries come in

@@ -26,11 +26,15 @@ func soundEvents() []any {
 	dependent.Header.Begin, dependent.Header.Kind = begun, uint32(bpf.UnloadKindKIND_DEPENDENT)
 	ref := &bpf.UnloadReference{Time: begun + 5}
 	ref.Header.Begin, ref.Header.Kind = begun, uint32(bpf.UnloadKindKIND_REFERENCE)
-	wait := &bpf.UnloadWait{Since: begun + 1, Until: begun + 3, Depth: uint32(len(bpf.UnloadWait{}.Stack))}
+	wait := &bpf.UnloadWait{Since: begun + 3, Until: begun + 1, Depth: uint32(len(bpf.UnloadWait{}.Stack))}
 	wait.Header.Begin, wait.Header.Kind = begun, uint32(bpf.UnloadKindKIND_WAIT)
 	sample := &bpf.UnloadSample{Time: begun + 4, Depth: 2}
 	sample.Header.Begin, sample.Header.Kind = begun, uint32(bpf.UnloadKindKIND_SAMPLE)
-	return []any{begin, dependent, ref, wait, sample, passed(0, all()...)}
+	waking := &bpf.UnloadWaking{Depth: uint32(len(bpf.UnloadWaking{}.Stack))}
+	waking.Header.Begin, waking.Header.Kind = begun, uint32(bpf.UnloadKindKIND_WAKING)
+	waiter := &bpf.UnloadWaiter{Since: begun + 2, Until: begun + 3}
+	waiter.Header.Begin, waiter.Header.Kind = begun, uint32(bpf.UnloadKindKIND_WAITER)
+	return []any{begin, dependent, ref, wait, waking, waiter, sample, passed(0, all()...)}
 }
 
 func TestDecode(t *testing.T) {
@@ -76,7 +80,7 @@ func TestDecodeWait(t *testing.T) {
 	least := binary.Size(bpf.UnloadWait{}) - binary.Size(bpf.UnloadWait{}.Stack)
 	for sent := range 5 {
 		for said := range 5 {
-			e := &bpf.UnloadWait{Since: begun + 1, Until: begun + 3, Depth: uint32(said)}
+			e := &bpf.UnloadWait{Since: begun + 3, Until: begun + 1, Depth: uint32(said)}
 			e.Header.Begin, e.Header.Kind = begun, uint32(bpf.UnloadKindKIND_WAIT)
 			e.Stack = [64]uint64{11, 12, 13, 14, 15}
 			got, err := decode(encode(t, e)[:least+8*sent])
@@ -95,13 +99,12 @@ func TestDecodeWait(t *testing.T) {
 		}
 	}
 	for name, f := range map[string]func(*bpf.UnloadWait){
-		"ends before it begins": func(e *bpf.UnloadWait) { e.Until = e.Since - 1 },
-		"before the unload":     func(e *bpf.UnloadWait) { e.Since = begun - 1 },
-		"no such phase":         func(e *bpf.UnloadWait) { e.Boundary = boundaries },
-		"waker too deep":        func(e *bpf.UnloadWait) { e.WakerDepth = 25 },
-		"an age long":           func(e *bpf.UnloadWait) { e.Until = 1<<64 - 1 },
+		"the one before ends later": func(e *bpf.UnloadWait) { e.Until = e.Since + 1 },
+		"before the unload":         func(e *bpf.UnloadWait) { e.Since, e.Until = begun-1, 0 },
+		"no such phase":             func(e *bpf.UnloadWait) { e.Boundary = boundaries },
+		"an age later":              func(e *bpf.UnloadWait) { e.Since = 1<<64 - 1 },
 	} {
-		e := &bpf.UnloadWait{Since: begun + 1, Until: begun + 3}
+		e := &bpf.UnloadWait{Since: begun + 3, Until: begun + 1}
 		e.Header.Begin, e.Header.Kind = begun, uint32(bpf.UnloadKindKIND_WAIT)
 		f(e)
 		if _, err := decode(encode(t, e)[:least]); !errors.Is(err, errDamaged) {

@@ -222,15 +222,6 @@ func misses(p *ebpf.Program) int64 {
 	return int64(s.RecursionMisses)
 }
 
-// worker says who began to run a work item last.
-func (l *loader) worker(work uint64) (pid int, comm string) {
-	var w bpf.UnloadWorker
-	if l.maps["workers"].Lookup(work, &w) != nil {
-		return 0, ""
-	}
-	return int(w.Pid), text(w.Comm[:])
-}
-
 // asker gives the means to name kernel addresses.
 func (l *loader) asker() func([]uint64) []string {
 	if l.symbols != nil {

@@ -72,7 +72,6 @@ func (a *assembler) stall(s *bpf.UnloadSlot, now uint64) unload.Stall {
 	if known := a.pending[key]; known != nil {
 		p = known.clone()
 	}
-	wait, waiting := currentWait(s, now)
 	st := unload.Stall{
 		Unload:  a.soFar(p, s, now),
 		Phase:   stageName(s.End.Stage),
@@ -80,12 +79,10 @@ func (a *assembler) stall(s *bpf.UnloadSlot, now uint64) unload.Stall {
 	}
 	st.Type = unload.TypeStall
 	st.Wait = unload.Wait{Stack: []string{}}
-	if waiting {
-		st.Wait = a.wait(wait)
-		st.Wait.Waker = unload.Blocker{} // nobody yet
-		if b := &st.Wait.Blocker; b.Kind == unload.KindWork {
-			b.PID, b.Comm = a.worker(wait.Blocker.Work)
-		}
+	if w := currentWait(s); w != nil && now >= w.Since {
+		st.Wait = a.begun(w).wait
+		st.Wait.Duration = int64(now - w.Since)
+		st.Wait.Longest = st.Wait.Duration
 		lookAt(&st.Wait.Blocker)
 	}
 	return st
@@ -95,9 +92,10 @@ func (a *assembler) stall(s *bpf.UnloadSlot, now uint64) unload.Stall {
 // wait that it is in counts up to then.
 func (a *assembler) soFar(p *pending, s *bpf.UnloadSlot, now uint64) unload.Unload {
 	e := s.End
-	if wait, waiting := currentWait(s, now); waiting {
-		a.addWait(p, wait)
-		e.OffCpu[e.Stage] += wait.Until - wait.Since
+	if w := currentWait(s); w != nil && now >= w.Since {
+		p.waiting, p.waker = a.begun(w), nil // nobody has ended it yet
+		e.OffCpu[w.Boundary] += now - w.Since
+		e.Until = now
 	}
 	e.At[bpf.UnloadBoundaryAT_END] = max(now, e.At[e.Stage])
 	e.Result = inFlight
@@ -107,16 +105,15 @@ func (a *assembler) soFar(p *pending, s *bpf.UnloadSlot, now uint64) unload.Unlo
 	return u
 }
 
-// currentWait is the wait that an unload is in, up to now.
-func currentWait(s *bpf.UnloadSlot, now uint64) (*bpf.UnloadWait, bool) {
+// currentWait is the wait that an unload is in, or nil.
+func currentWait(s *bpf.UnloadSlot) *bpf.UnloadWait {
 	w := s.Wait
-	if s.End.OffSince == 0 || now < s.End.OffSince {
-		return nil, false
+	if s.End.OffSince == 0 {
+		return nil
 	}
-	w.Since, w.Until, w.Boundary = s.End.OffSince, now, s.End.Stage
-	w.Depth, w.WakerDepth = min(w.Depth, uint32(len(w.Stack))), min(w.WakerDepth, uint32(len(w.WakerStack)))
-	w.Woken = 0
-	return &w, true
+	w.Since, w.Number, w.Boundary = s.End.OffSince, s.End.Waits, s.End.Stage
+	w.Depth = min(w.Depth, uint32(len(w.Stack)))
+	return &w
 }
 
 // clone copies what must not change when a wait is added.

@@ -15,8 +15,8 @@ import (
 func hanging() *bpf.UnloadSlot {
 	e := passed(0, bpf.UnloadBoundaryAT_CHECK, bpf.UnloadBoundaryAT_EXIT)
 	e.At[bpf.UnloadBoundaryAT_END] = 0
-	e.OffSince = begun + 25
-	w := blocked(waited(0, 2, 3, 16, 7, 8), bpf.UnloadBlockerKindBLOCKER_LOCK)
+	e.OffSince, e.Waits = begun+25, 2
+	w := blocked(off(2, 3, 16, 7, 8), bpf.UnloadBlockerKindBLOCKER_LOCK)
 	w.Blocker.Pid = 1 << 30 // nobody's, so that nobody is looked at
 	return &bpf.UnloadSlot{Owners: 1, Tid: 7, End: *e, Wait: *w}
 }
@@ -55,8 +55,11 @@ func TestStallIsToldInTime(t *testing.T) {
 // TestStall tells all that is known so far, without taking it from the report
 // that comes at the end.
 func TestStall(t *testing.T) {
-	a, s := symbolic(), hanging()
-	a.add(waited(3, 2, 3, 10, 7, 8))
+	a, s := newStory(), hanging()
+	a.now = begun + 21
+	a.waits(3, off(2, 3, 10, 7, 8), nil)
+	again := s.Wait
+	a.waits(500, &again, nil)
 	st := a.stall(s, begun+500)
 	if st.Type != unload.TypeStall || st.Module != "mod" || st.Phase != unload.Exit || st.Elapsed != 480 || st.Duration != 500 {
 		t.Errorf("stall %+v", st)
@@ -68,8 +71,8 @@ func TestStall(t *testing.T) {
 	if len(last.Waits) != 2 || last.OffCPU != 475 {
 		t.Errorf("last phase %+v", last)
 	}
-	u, _ := a.add(passed(0, all()...))
-	if waits := u.Phases[2].Waits; len(waits) != 1 || waits[0].Duration != 3 {
+	u, _ := a.end(passed(0, all()...))
+	if waits := u.Phases[2].Waits; len(waits) != 2 || waits[0].Duration != 500 || waits[1].Duration != 3 {
 		t.Errorf("waits at the end: %+v", waits)
 	}
 	s.End.OffSince = 0

@@ -100,7 +100,6 @@ func (t *Tracer) start(o Options) error {
 	t.assemble.wall = wallClock
 	t.assemble.enrich = enrichCaller
 	t.assemble.modulesDisabled = modulesDisabled
-	t.assemble.worker = t.loader.worker
 	t.assemble.names = newNames(t.loader.asker())
 	if t.tap != nil {
 		t.assemble.names.record = func(address uint64, name string) { t.tap(encodeName(address, name)) }
@@ -228,11 +227,11 @@ func (t *Tracer) open() []*bpf.UnloadSlot {
 
 // InFlight is the number of unloads under trace that have not ended yet.
 func (t *Tracer) InFlight() int {
-	var n uint32
-	if err := t.loader.vars["in_flight"].Get(&n); err != nil {
+	var gate bpf.UnloadGates
+	if err := t.loader.vars["gate"].Get(&gate); err != nil {
 		return 0
 	}
-	return int(n)
+	return int(gate.InFlight)
 }
 
 // Err says why Unloads ended early, or nil.
@@ -278,6 +277,8 @@ func kindName(kind bpf.UnloadKind) string {
 		bpf.UnloadKindKIND_REFERENCE: "reference",
 		bpf.UnloadKindKIND_END:       "end",
 		bpf.UnloadKindKIND_WAIT:      "wait",
+		bpf.UnloadKindKIND_WAKING:    "waking",
+		bpf.UnloadKindKIND_WAITER:    "waiter",
 		bpf.UnloadKindKIND_SAMPLE:    "sample",
 		bpf.UnloadKindKIND_DEVICE:    "device",
 		bpf.UnloadKindKIND_LOG:       "log",

@@ -27,21 +27,52 @@ type hot struct {
 	hot      unload.Hot
 }
 
+// begunWait is a wait whose end has not been told yet. Its frames are named as it
+// begins: later the module may be gone.
+type begunWait struct {
+	number   uint32
+	boundary uint32
+	since    uint64
+	blocker  uint32 // the kind of what was noted
+	wait     unload.Wait
+}
+
+// beginWait takes a wait, which tells when the one before it ended.
+func (a *assembler) beginWait(p *pending, e *bpf.UnloadWait) {
+	p.endWait(e.Number-1, e.Until)
+	p.waiting = a.begun(e)
+}
+
+// endWait ends the wait that was begun last. When that is not the one that is
+// meant, the record of one was lost, and how long this lasted is not known.
+func (p *pending) endWait(number uint32, until uint64) {
+	b := p.waiting
+	p.waiting = nil
+	if b == nil || b.number != number || until < b.since {
+		return
+	}
+	w := b.wait
+	w.Duration = int64(until - b.since)
+	w.Longest = w.Duration
+	if p.waker != nil && p.waker.number == number {
+		w.Waker = p.waker.who
+	}
+	w.Blocker = blockerByWaker(w)
+	p.addWait(b.boundary, w)
+}
+
 // addWait folds a wait into those that are like it.
-func (a *assembler) addWait(p *pending, e *bpf.UnloadWait) {
-	w := a.wait(e)
-	key := fmt.Sprint(e.Boundary, w.Cause, w.Blocker, strings.Join(w.Stack, "\n"))
+func (p *pending) addWait(boundary uint32, w unload.Wait) {
+	key := fmt.Sprint(boundary, w.Cause, w.Blocker, strings.Join(w.Stack, "\n"))
 	f := p.waits[key]
+	if f == nil && len(p.waits) >= maxFolds {
+		key = fmt.Sprint(boundary)
+		w = unload.Wait{Cause: unload.CauseOther, Count: 1, Duration: w.Duration, Longest: w.Longest, Stack: []string{}}
+		f = p.waits[key]
+	}
 	if f == nil {
-		if len(p.waits) >= maxFolds {
-			w = unload.Wait{Cause: unload.CauseOther, Count: 1, Duration: w.Duration, Longest: w.Duration, Stack: []string{}}
-			key = fmt.Sprint(e.Boundary)
-			f = p.waits[key]
-		}
-		if f == nil {
-			p.waits[key] = &fold{e.Boundary, w}
-			return
-		}
+		p.waits[key] = &fold{boundary, w}
+		return
 	}
 	f.wait.Count++
 	f.wait.Duration += w.Duration
@@ -50,59 +81,74 @@ func (a *assembler) addWait(p *pending, e *bpf.UnloadWait) {
 	}
 }
 
-// wait tells what one wait was for.
-func (a *assembler) wait(e *bpf.UnloadWait) unload.Wait {
-	d := int64(e.Until - e.Since)
-	w := unload.Wait{Count: 1, Duration: d, Longest: d, Stack: []string{}}
+// begun tells what a wait is for.
+func (a *assembler) begun(e *bpf.UnloadWait) *begunWait {
+	b := &begunWait{number: e.Number, boundary: e.Boundary, since: e.Since, wait: unload.Wait{Count: 1, Stack: []string{}}}
 	if e.Preempted != 0 {
-		w.Cause = unload.CausePreempted // wherever that was
-		return w
+		b.wait.Cause = unload.CausePreempted // wherever that was
+		return b
 	}
-	w.Stack = belowSwitch(a.names.of(e.Stack[:e.Depth]))
-	w.Cause = cause.Of(w.Stack)
-	if e.Woken != 0 {
-		w.Waker = a.waker(e)
-	}
-	w.Blocker = a.blocker(e, w)
-	return w
+	b.wait.Stack = belowSwitch(a.names.of(e.Stack[:e.Depth]))
+	b.wait.Cause = cause.Of(b.wait.Stack)
+	b.wait.Blocker = a.blocker(e, b.wait.Cause)
+	return b
 }
 
-// blocker says who was waited for, if what was noted is of the kind that the
-// task then waited for.
-func (a *assembler) blocker(e *bpf.UnloadWait, w unload.Wait) unload.Blocker {
+// blocker says who is waited for, if what was noted is of the kind that the task
+// then waited for.
+func (a *assembler) blocker(e *bpf.UnloadWait, c unload.Cause) unload.Blocker {
 	b := unload.Blocker{}
 	switch kind := bpf.UnloadBlockerKind(e.Blocker.Kind); {
-	case kind == bpf.UnloadBlockerKindBLOCKER_LOCK && (w.Cause == unload.CauseMutex || w.Cause == unload.CauseRWSem),
-		kind == bpf.UnloadBlockerKindBLOCKER_KTHREAD && w.Cause == unload.CauseKthreadStop:
+	case kind == bpf.UnloadBlockerKindBLOCKER_LOCK && (c == unload.CauseMutex || c == unload.CauseRWSem):
 		if e.Blocker.Pid != 0 {
 			b = unload.Blocker{Kind: unload.KindTask, PID: int(e.Blocker.Pid), Comm: text(e.Blocker.Comm[:])}
 		}
-	case kind == bpf.UnloadBlockerKindBLOCKER_WORK && w.Cause == unload.CauseWorkqueue:
+		b.Detail, _ = a.names.function(e.Blocker.Object)
+	case kind == bpf.UnloadBlockerKindBLOCKER_KTHREAD && c == unload.CauseKthreadStop:
+		b = unload.Blocker{Kind: unload.KindTask, PID: int(e.Blocker.Pid), Comm: text(e.Blocker.Comm[:])}
+	case kind == bpf.UnloadBlockerKindBLOCKER_WORK && c == unload.CauseWorkqueue:
 		b.Kind = unload.KindWork
 		b.Function, b.Module = a.names.function(e.Blocker.Function)
-		if strings.HasPrefix(w.Waker.Comm, "kworker") {
-			b.PID, b.Comm = w.Waker.PID, w.Waker.Comm
-		}
-	case kind == bpf.UnloadBlockerKindBLOCKER_WORKQUEUE && w.Cause == unload.CauseWorkqueue:
+	case kind == bpf.UnloadBlockerKindBLOCKER_WORKQUEUE && c == unload.CauseWorkqueue:
 		b = unload.Blocker{Kind: unload.KindWorkqueue, Detail: text(e.Blocker.Detail[:])}
-	case kind == bpf.UnloadBlockerKindBLOCKER_KERNFS && w.Cause == unload.CauseKernfsDrain:
-		b = unload.Blocker{Kind: unload.KindFile, Detail: text(e.Blocker.Detail[:])}
-	case w.Cause == unload.CauseNetdevUsers && e.Interfaces == 1:
+	case c == unload.CauseNetdevUsers && e.Interfaces == 1:
 		b = unload.Blocker{Kind: unload.KindInterface, Detail: text(e.Interface[:])}
-	case w.Cause == unload.CauseNetdevUsers && e.Interfaces > 1: // which, the kernel does not say
+	case c == unload.CauseNetdevUsers && e.Interfaces > 1: // which, the kernel does not say
 		b = unload.Blocker{Kind: unload.KindInterface, Detail: fmt.Sprintf("one of %d", e.Interfaces)}
 	}
 	return b
 }
 
-// waker says who ended a wait: the task that ran then, or an interrupt on top
-// of whichever task that was.
-func (a *assembler) waker(e *bpf.UnloadWait) unload.Blocker {
-	stack := belowWaking(a.names.of(e.WakerStack[:e.WakerDepth]))
-	if i := slices.IndexFunc(stack, interrupts); i >= 0 {
-		return unload.Blocker{Kind: unload.KindInterrupt, Stack: stack[:i+1]}
+// blockerByWaker adds to the blocker of a wait that is over what its end tells:
+// the worker that ran what was waited for, or the last user of a file in sysfs,
+// who lets go of it by waking the one that waits (fs/kernfs/dir.c,
+// kernfs_put_active).
+func blockerByWaker(w unload.Wait) unload.Blocker {
+	b := w.Blocker
+	switch {
+	case w.Waker.Kind != unload.KindTask:
+	case b.Kind == unload.KindWork && strings.HasPrefix(w.Waker.Comm, "kworker"):
+		b.PID, b.Comm = w.Waker.PID, w.Waker.Comm
+	case w.Cause == unload.CauseKernfsDrain:
+		b = unload.Blocker{Kind: unload.KindFile, PID: w.Waker.PID, Comm: w.Waker.Comm}
 	}
-	return unload.Blocker{Kind: unload.KindTask, PID: int(e.WakerPid), Comm: text(e.WakerComm[:]), Stack: stack}
+	return b
+}
+
+// waker is who ends a wait.
+type waker struct {
+	number uint32 // of the wait
+	who    unload.Blocker
+}
+
+// waker says who ends a wait: the task that runs then, or an interrupt on top of
+// whichever task that is.
+func (a *assembler) waker(e *bpf.UnloadWaking) *waker {
+	stack := belowWaking(a.names.of(e.Stack[:e.Depth]))
+	if i := slices.IndexFunc(stack, interrupts); i >= 0 {
+		return &waker{e.Number, unload.Blocker{Kind: unload.KindInterrupt, Stack: stack[:i+1]}}
+	}
+	return &waker{e.Number, unload.Blocker{Kind: unload.KindTask, PID: int(e.Pid), Comm: text(e.Comm[:]), Stack: stack}}
 }
 
 // interrupts says whether a frame is where an interrupt entered the kernel, on

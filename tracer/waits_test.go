@@ -32,7 +32,9 @@ var symbols = map[uint64]string{
 	19: "slow_spin+0x5 [slow]",
 	20: "slow_exit+0x5 [slow]",
 	21: "hrtimer_interrupt+0x1",
+	22: "kernfs_drain+0x10",
 	31: "work_fn+0x1 [slow]",
+	41: "rtnl_mutex+0x1",
 }
 
 func symbolic() *assembler {
@@ -47,29 +49,57 @@ func symbolic() *assembler {
 	return a
 }
 
-// waited is a wait of so many ns in the exit function.
-func waited(ns uint64, stack ...uint64) *bpf.UnloadWait {
-	e := &bpf.UnloadWait{Since: begun + 100, Until: begun + 100 + ns, Boundary: uint32(bpf.UnloadBoundaryAT_EXIT)}
+// story tells an assembler of one unload's waits, one after another.
+type story struct {
+	*assembler
+	number     uint32
+	until, now uint64
+}
+
+func newStory() *story { return &story{assembler: symbolic(), now: begun + 100} }
+
+// waits has a wait last for so many ns, until by ends it.
+func (s *story) waits(ns uint64, e *bpf.UnloadWait, by *bpf.UnloadWaking) {
+	s.number++
+	e.Number, e.Since, e.Until = s.number, s.now, s.until
+	s.add(e)
+	if by != nil {
+		by.Number = s.number
+		s.add(by)
+	}
+	s.until = s.now + ns
+	s.now = s.until + 1
+}
+
+func (s *story) end(e *bpf.UnloadEnd) (unload.Unload, bool) {
+	e.Waits, e.Until = s.number, s.until
+	return s.add(e)
+}
+
+// off is a task that leaves the CPU in its exit function.
+func off(stack ...uint64) *bpf.UnloadWait {
+	e := &bpf.UnloadWait{Number: 1, Since: begun + 100, Boundary: uint32(bpf.UnloadBoundaryAT_EXIT)}
 	e.Header.Begin, e.Header.Tid, e.Header.Kind = begun, 7, uint32(bpf.UnloadKindKIND_WAIT)
 	e.Depth = uint32(copy(e.Stack[:], stack))
 	return e
 }
 
-func woken(e *bpf.UnloadWait, comm string, stack ...uint64) *bpf.UnloadWait {
-	e.Woken, e.WakerPid = 1, 77
-	copy(e.WakerComm[:], comm)
-	e.WakerDepth = uint32(copy(e.WakerStack[:], stack))
+func by(comm string, stack ...uint64) *bpf.UnloadWaking {
+	e := &bpf.UnloadWaking{Pid: 77}
+	e.Header.Begin, e.Header.Tid, e.Header.Kind = begun, 7, uint32(bpf.UnloadKindKIND_WAKING)
+	copy(e.Comm[:], comm)
+	e.Depth = uint32(copy(e.Stack[:], stack))
 	return e
 }
 
 func blocked(e *bpf.UnloadWait, kind bpf.UnloadBlockerKind) *bpf.UnloadWait {
-	e.Blocker.Kind, e.Blocker.Pid, e.Blocker.Function = uint32(kind), 55, 30
+	e.Blocker.Kind, e.Blocker.Pid, e.Blocker.Function, e.Blocker.Object = uint32(kind), 55, 30, 40
 	copy(e.Blocker.Comm[:], "owner")
 	copy(e.Blocker.Detail[:], "name")
 	return e
 }
 
-func flushing(ns uint64) *bpf.UnloadWait { return waited(ns, 1, 2, 3, 4, 5, 6, 18, 7, 8, 9) }
+func flushing() *bpf.UnloadWait { return off(1, 2, 3, 4, 5, 6, 18, 7, 8, 9) }
 
 // TestWait tells from one wait's stack, note and waker what it was for.
 func TestWait(t *testing.T) {
@@ -81,43 +111,53 @@ func TestWait(t *testing.T) {
 	worker := unload.Blocker{Kind: "task", PID: 77, Comm: "kworker/0:1", Stack: []string{"complete+0x10", "process_one_work+0x10"}}
 	for name, tt := range map[string]struct {
 		event *bpf.UnloadWait
+		by    *bpf.UnloadWaking
 		want  unload.Wait
 	}{
 		"a work item": {
-			woken(blocked(flushing(9), bpf.UnloadBlockerKindBLOCKER_WORK), "kworker/0:1", 1, 11, 12, 13),
+			blocked(flushing(), bpf.UnloadBlockerKindBLOCKER_WORK), by("kworker/0:1", 1, 11, 12, 13),
 			unload.Wait{Cause: unload.CauseWorkqueue, Waker: worker, Stack: stack, Blocker: unload.Blocker{
 				Kind: "work", PID: 77, Comm: "kworker/0:1", Function: "work_fn", Module: "slow"}},
 		},
 		"a work item, let go by somebody else": {
-			woken(blocked(flushing(9), bpf.UnloadBlockerKindBLOCKER_WORK), "rmmod"),
+			blocked(flushing(), bpf.UnloadBlockerKindBLOCKER_WORK), by("rmmod"),
 			unload.Wait{Cause: unload.CauseWorkqueue, Waker: unload.Blocker{Kind: "task", PID: 77, Comm: "rmmod", Stack: []string{}},
 				Stack: stack, Blocker: unload.Blocker{Kind: "work", Function: "work_fn", Module: "slow"}},
 		},
 		"a note of something else": {
-			blocked(flushing(9), bpf.UnloadBlockerKindBLOCKER_KTHREAD),
+			blocked(flushing(), bpf.UnloadBlockerKindBLOCKER_KTHREAD), nil,
 			unload.Wait{Cause: unload.CauseWorkqueue, Stack: stack},
 		},
 		"a workqueue": {
-			blocked(flushing(9), bpf.UnloadBlockerKindBLOCKER_WORKQUEUE),
+			blocked(flushing(), bpf.UnloadBlockerKindBLOCKER_WORKQUEUE), nil,
 			unload.Wait{Cause: unload.CauseWorkqueue, Stack: stack, Blocker: unload.Blocker{Kind: "workqueue", Detail: "name"}},
 		},
 		"a lock": {
-			blocked(waited(9, 2, 3, 16, 7, 8), bpf.UnloadBlockerKindBLOCKER_LOCK),
-			unload.Wait{Cause: unload.CauseMutex, Stack: lock, Blocker: unload.Blocker{Kind: "task", PID: 55, Comm: "owner"}},
+			blocked(off(2, 3, 16, 7, 8), bpf.UnloadBlockerKindBLOCKER_LOCK), nil,
+			unload.Wait{Cause: unload.CauseMutex, Stack: lock, Blocker: unload.Blocker{Kind: "task", PID: 55, Comm: "owner", Detail: "rtnl_mutex"}},
 		},
 		"an interrupt": {
-			woken(waited(9, 2, 3, 10, 7, 8), "swapper/1", 11, 12, 14, 15),
+			off(2, 3, 10, 7, 8), by("swapper/1", 11, 12, 14, 15),
 			unload.Wait{Cause: unload.CauseSleep, Stack: []string{"schedule+0x20", "msleep+0x10", "slow_exit+0x10 [slow]", "__do_sys_delete_module+0x10"},
 				Waker: unload.Blocker{Kind: "interrupt", Stack: []string{"complete+0x10", "asm_sysvec_apic_timer_interrupt+0x1a"}}},
 		},
 		"preempted": {
-			func() *bpf.UnloadWait { e := flushing(9); e.Preempted = 1; return e }(),
+			func() *bpf.UnloadWait { e := flushing(); e.Preempted = 1; return e }(), nil,
 			unload.Wait{Cause: unload.CausePreempted, Stack: []string{}},
 		},
-		"no stack": {waited(9), unload.Wait{Cause: unload.CauseOther, Stack: []string{}}},
+		"a file in sysfs": {
+			off(2, 3, 22, 7, 8), by("cat", 11, 12),
+			unload.Wait{Cause: unload.CauseKernfsDrain, Stack: []string{"schedule+0x20", "kernfs_drain+0x10", "slow_exit+0x10 [slow]", "__do_sys_delete_module+0x10"},
+				Waker:   unload.Blocker{Kind: "task", PID: 77, Comm: "cat", Stack: []string{"complete+0x10"}},
+				Blocker: unload.Blocker{Kind: "file", PID: 77, Comm: "cat"}},
+		},
+		"no stack": {off(), nil, unload.Wait{Cause: unload.CauseOther, Stack: []string{}}},
 	} {
 		tt.want.Count, tt.want.Duration, tt.want.Longest = 1, 9, 9
-		if diff := cmp.Diff(tt.want, symbolic().wait(tt.event)); diff != "" {
+		s := newStory()
+		s.waits(9, tt.event, tt.by)
+		u, _ := s.end(passed(0, all()...))
+		if diff := cmp.Diff([]unload.Wait{tt.want}, u.Phases[2].Waits); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}
@@ -126,16 +166,14 @@ func TestWait(t *testing.T) {
 // TestFolding adds up waits that are alike, and gives them to the phase that
 // their time is in, also when that is merged into another.
 func TestFolding(t *testing.T) {
-	a := symbolic()
-	for _, e := range []*bpf.UnloadWait{
-		woken(flushing(5), "early"), woken(flushing(20), "late"), woken(flushing(5), "other"),
-		waited(100, 2, 3, 10, 7, 8),
-	} {
-		a.add(e)
-	}
-	elsewhere := flushing(7)
+	a := newStory()
+	a.waits(5, flushing(), by("early"))
+	a.waits(20, flushing(), by("late"))
+	a.waits(5, flushing(), by("other"))
+	a.waits(100, off(2, 3, 10, 7, 8), nil)
+	elsewhere := flushing()
 	elsewhere.Boundary = uint32(bpf.UnloadBoundaryAT_NOTIFY)
-	a.add(elsewhere)
+	a.waits(7, elsewhere, nil)
 	for i := range 3 {
 		s := &bpf.UnloadSample{Boundary: uint32(bpf.UnloadBoundaryAT_EXIT), Time: begun + 1}
 		s.Header.Begin, s.Header.Tid, s.Header.Kind = begun, 7, uint32(bpf.UnloadKindKIND_SAMPLE)
@@ -143,7 +181,7 @@ func TestFolding(t *testing.T) {
 		a.add(s)
 	}
 	boundaries := all()
-	u, ok := a.add(passed(0, append(boundaries[:2:2], boundaries[3:]...)...)) // notify was not seen
+	u, ok := a.end(passed(0, append(boundaries[:2:2], boundaries[3:]...)...)) // notify was not seen
 	if !ok {
 		t.Fatal("no unload")
 	}
@@ -176,20 +214,49 @@ func TestFolding(t *testing.T) {
 // TestFoldsAreBounded keeps an unload with endless kinds of waits from taking
 // endless memory, and loses no time of theirs.
 func TestFoldsAreBounded(t *testing.T) {
-	a := symbolic()
+	a := newStory()
 	const n = 3 * maxFolds
 	for i := range n {
-		a.add(blocked(waited(1+uint64(i), 2, 3, 16, 7, 8), bpf.UnloadBlockerKindBLOCKER_LOCK))
-		e := blocked(waited(1, 2, 3, 16, 7, 8), bpf.UnloadBlockerKindBLOCKER_LOCK)
+		a.waits(1, blocked(off(2, 3, 16, 7, 8), bpf.UnloadBlockerKindBLOCKER_LOCK), nil)
+		e := blocked(off(2, 3, 16, 7, 8), bpf.UnloadBlockerKindBLOCKER_LOCK)
 		e.Blocker.Pid = uint32(i + 1)
-		a.add(e)
+		a.waits(1, e, nil)
 	}
-	u, _ := a.add(passed(0, all()...))
+	u, _ := a.end(passed(0, all()...))
 	var count int64
 	for _, w := range u.Phases[2].Waits {
 		count += w.Count
 	}
 	if len(u.Phases[2].Waits) > maxFolds+1 || count != 2*n {
 		t.Errorf("%d waits in %d kinds, of %d", count, len(u.Phases[2].Waits), 2*n)
+	}
+}
+
+// TestLostWaits tells nothing of a wait of which it is not known how long it was:
+// the record of the next one, or of its own beginning, was lost.
+func TestLostWaits(t *testing.T) {
+	a := newStory()
+	a.waits(5, off(2, 3, 10, 7, 8), nil)
+	a.number++ // lost
+	a.waits(7, off(2, 3, 10, 7, 8), nil)
+	a.waits(11, off(2, 3, 10, 7, 8), nil)
+	a.number++ // lost
+	u, _ := a.end(passed(0, all()...))
+	want := unload.Wait{Cause: unload.CauseSleep, Count: 1, Duration: 7, Longest: 7, Stack: u.Phases[2].Waits[0].Stack}
+	if diff := cmp.Diff([]unload.Wait{want}, u.Phases[2].Waits); diff != "" {
+		t.Errorf("waits (-want +got):\n%s", diff)
+	}
+}
+
+// TestWakerOfAnotherWait does not take who ended one wait for who ended another.
+func TestWakerOfAnotherWait(t *testing.T) {
+	a := newStory()
+	a.waits(5, off(2, 3, 10, 7, 8), by("somebody"))
+	a.waits(5, off(2, 3, 7, 8), nil)
+	u, _ := a.end(passed(0, all()...))
+	for _, w := range u.Phases[2].Waits {
+		if known := w.Waker.Comm == "somebody"; known != (w.Cause == unload.CauseSleep) {
+			t.Errorf("%s was ended by %+v", w.Cause, w.Waker)
+		}
 	}
 }

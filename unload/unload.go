@@ -181,10 +181,12 @@ type LogLine struct {
 	Text   string    `json:"text"`
 }
 
-// Waiter is a task that waited for module_mutex while this unload held it.
+// Waiter is a task that waited for a lock, module_mutex above all, while this
+// unload held it.
 type Waiter struct {
 	PID      int    `json:"pid"`
 	Comm     string `json:"comm"`
+	Lock     string `json:"lock"`        // its name, "" when not known
 	Duration int64  `json:"duration_ns"` // of its wait within the unload
 }
 
