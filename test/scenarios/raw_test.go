@@ -46,14 +46,39 @@ func recordings(series string) []recording {
 		setUp:  func(t *testing.T) { fixture(t, "busy"); fixture(t, "user") },
 		script: "busybox rmmod busy; busybox rmmod user; busybox rmmod busy",
 	}
-	if series != recordedSeries[0] {
-		return []recording{slow, dependents}
+	spin := recording{
+		name:   "spin",
+		setUp:  func(t *testing.T) { fixture(t, "slow", "spin_ms=60") },
+		script: "busybox rmmod slow",
 	}
-	return append([]recording{slow, dependents}, recordingsOfOneKernel()...)
+	list := []recording{slow, dependents, spin}
+	for _, h := range hangs() {
+		list = append(list, recordingOf(h))
+	}
+	if series == recordedSeries[0] {
+		list = append(list, recordingsOfOneKernel()...)
+	}
+	return list
+}
+
+// recordingOf records an unload that hangs for a while, and is told of meanwhile.
+func recordingOf(h hang) recording {
+	return recording{
+		name:  "hang-" + h.kind,
+		setUp: func(t *testing.T) { setToHang(t, h.kind) },
+		flags: []string{"--stall", "200ms"},
+		script: "busybox rmmod hang & " + untilGoing("hang") +
+			"sleep 0.5; echo 1 >/sys/module/release/parameters/go; wait",
+	}
 }
 
 func recordingsOfOneKernel() []recording {
 	return []recording{
+		{
+			name:   "device",
+			setUp:  func(t *testing.T) { fixture(t, "device") },
+			script: "busybox rmmod device",
+		},
 		{
 			name:   "empty",
 			setUp:  func(t *testing.T) { fixture(t, "empty") },
@@ -125,6 +150,11 @@ func recordingsOfOneKernel() []recording {
 			flags:  []string{"--ring-bytes", fmt.Sprint(os.Getpagesize())},
 			script: "kill -STOP $PPID; for i in 1 2 3 4 5 6; do busybox rmmod busy; done; kill -CONT $PPID",
 			after:  func(t *testing.T) { deleted(t, "user", "busy") },
+		},
+		{
+			name:   "oops", // the last: its module stays for ever
+			setUp:  func(t *testing.T) { fixture(t, "oops") },
+			script: "busybox rmmod oops; insmod /fixtures/empty.ko && busybox rmmod empty",
 		},
 	}
 }

@@ -44,9 +44,8 @@ func hangs() []hang {
 	}
 }
 
-// hung has an unload hang for a while under modtrace, which is told to speak
-// after a quarter of a second.
-func hung(t *testing.T, kind string) ran {
+// setToHang loads a module whose exit function will hang in the way that is named.
+func setToHang(t *testing.T, kind string) {
 	t.Helper()
 	fixture(t, "release")
 	fixture(t, "hang", "kind="+kind)
@@ -62,6 +61,13 @@ func hung(t *testing.T, kind string) ran {
 			return err == nil && strings.Contains(string(b), "block_show")
 		})
 	}
+}
+
+// hung has an unload hang for a while under modtrace, which is told to speak
+// after a quarter of a second.
+func hung(t *testing.T, kind string) ran {
+	t.Helper()
+	setToHang(t, kind)
 	go func() {
 		for {
 			if b, err := os.ReadFile("/sys/module/hang/initstate"); err != nil || strings.Contains(string(b), "going") {

@@ -57,6 +57,9 @@ func attached(report string) ([]boundary, error) {
 	}
 	var all []boundary
 	for _, hook := range h.Plan {
+		if hook.Phase == "" && hook.Function != h.Plan[0].Function {
+			continue // no boundary
+		}
 		switch hook.Mechanism {
 		case "fentry", "kprobe":
 			all = append(all, boundary{hook.Function, false})
