@@ -52,7 +52,7 @@ volatile __u32 waiting;
 static __always_inline void send_waiter(struct waiter *w)
 {
 	__sync_fetch_and_add(&produced[KIND_WAITER], 1);
-	if (bpf_ringbuf_output(&events, w, sizeof(*w), BPF_RB_NO_WAKEUP))
+	if (bpf_ringbuf_output(&events, w, sizeof(*w), how_to_wake()))
 		count_lost(KIND_WAITER);
 }
 

@@ -51,7 +51,7 @@ static __always_inline int detached(void)
 	e->header.kind = KIND_DEVICE;
 	e->until = stamp(&s->end);
 	__sync_fetch_and_add(&produced[KIND_DEVICE], 1);
-	if (bpf_ringbuf_output(&events, e, sizeof(*e), BPF_RB_NO_WAKEUP)) {
+	if (bpf_ringbuf_output(&events, e, sizeof(*e), how_to_wake())) {
 		s->end.lost++;
 		count_lost(KIND_DEVICE);
 	}
@@ -97,7 +97,7 @@ static __noinline int send_log(const char *text, __u64 length)
 	e->length = length;
 	if (bpf_probe_read_kernel(e->text, length, text))
 		e->length = 0;
-	bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
+	bpf_ringbuf_submit(e, how_to_wake());
 	return 0;
 }
 

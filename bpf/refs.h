@@ -8,10 +8,6 @@
 
 #include "state.h"
 
-// A reader that sleeps is woken once in so many references, so that a long
-// unload's fit in the ring.
-#define WAKE_EVERY 256
-
 static __always_inline int reference(bool direct, struct module *mod, __u64 site, bool put)
 {
 	struct end *u = current_unload();
@@ -31,7 +27,7 @@ static __always_inline int reference(bool direct, struct module *mod, __u64 site
 	e->boundary = u->stage;
 	e->put = put;
 	LOAD_BYTES(direct, e->name, MODULE_NAME_SIZE, mod, name);
-	bpf_ringbuf_submit(e, u->references % WAKE_EVERY ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP);
+	bpf_ringbuf_submit(e, how_to_wake());
 	return 0;
 }
 

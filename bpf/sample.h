@@ -10,7 +10,6 @@
 #include "wait.h"
 
 #define SAMPLE_PAUSE 900000 // ns: other timers than the tick are not to count twice
-#define WAKE_EVERY_SAMPLE 32
 
 static __noinline int take_sample(void *ctx, struct end *u)
 {
@@ -28,8 +27,8 @@ static __noinline int take_sample(void *ctx, struct end *u)
 	e->time = now;
 	e->boundary = u->stage;
 	e->depth = stack_into(ctx, e->stack, sizeof(e->stack));
-	bpf_ringbuf_submit(e, u->samples++ % WAKE_EVERY_SAMPLE ? BPF_RB_NO_WAKEUP
-							       : BPF_RB_FORCE_WAKEUP);
+	u->samples++;
+	bpf_ringbuf_submit(e, how_to_wake());
 	return 0;
 }
 

@@ -14,6 +14,8 @@
 // Whether bpf_probe_read_kernel may be called; lockdown=confidentiality
 // forbids it, and the verifier then drops the branches that would.
 volatile const bool can_probe = true;
+// The reader is woken when so many bytes wait for it.
+volatile const __u32 wake_at_bytes = 256 * 1024;
 // Report only callers below this process; 0 for everybody.
 volatile const __u32 root_pid = 0;
 
@@ -44,7 +46,7 @@ __u64 lost[KINDS];
 
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 256 * 1024);
+	__uint(max_entries, 1024 * 1024);
 } events SEC(".maps");
 
 // The unloads in flight, each in a slot that its thread id leads to. A hash map
@@ -243,6 +245,18 @@ static __always_inline void *make_room(__u64 size)
 	if (room)
 		return room;
 	return bpf_ringbuf_reserve(&events, size, 0);
+}
+
+// how_to_wake says how to submit an event that is not an unload's last: the reader
+// sleeps on until there is much for it.
+static __always_inline __u64 how_to_wake(void)
+{
+	if (bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) < wake_at_bytes)
+		return BPF_RB_NO_WAKEUP;
+	if (!wake_at_switch)
+		return BPF_RB_FORCE_WAKEUP;
+	gate.wake = 1;
+	return BPF_RB_NO_WAKEUP;
 }
 
 // RESERVE makes room for an event of the given kind. The caller must submit.

@@ -389,6 +389,7 @@ const (
 	UnloadVarUnusedWaiter            = "unused_waiter"
 	UnloadVarUnusedWaking            = "unused_waking"
 	UnloadVarWaiting                 = "waiting"
+	UnloadVarWakeAtBytes             = "wake_at_bytes"
 	UnloadVarWakeAtSwitch            = "wake_at_switch"
 )
 
@@ -551,6 +552,7 @@ type UnloadVariableSpecs struct {
 	UnusedWaiter      *ebpf.VariableSpec `ebpf:"unused_waiter"`
 	UnusedWaking      *ebpf.VariableSpec `ebpf:"unused_waking"`
 	Waiting           *ebpf.VariableSpec `ebpf:"waiting"`
+	WakeAtBytes       *ebpf.VariableSpec `ebpf:"wake_at_bytes"`
 	WakeAtSwitch      *ebpf.VariableSpec `ebpf:"wake_at_switch"`
 }
 
@@ -614,6 +616,7 @@ type UnloadVariables struct {
 	UnusedWaiter      *ebpf.Variable `ebpf:"unused_waiter"`
 	UnusedWaking      *ebpf.Variable `ebpf:"unused_waking"`
 	Waiting           *ebpf.Variable `ebpf:"waiting"`
+	WakeAtBytes       *ebpf.Variable `ebpf:"wake_at_bytes"`
 	WakeAtSwitch      *ebpf.Variable `ebpf:"wake_at_switch"`
 }
 

@@ -10,10 +10,8 @@
 #include "state.h"
 
 // A wait of this many ns in the module's own code wakes the reader when it is
-// over: its frames can only be named while the module is there. And one in so
-// many does, so that the ring does not fill up.
+// over: its frames can only be named while the module is there.
 #define LONG_WAIT 500000
-#define WAKE_EVERY_WAIT 64
 
 // stack_into takes the current stack and gives the number of its frames.
 static __always_inline __u32 stack_into(void *ctx, __u64 *frames, __u32 size)
@@ -41,12 +39,10 @@ static __always_inline void send_wait(struct slot *s)
 	__sync_fetch_and_add(&produced[KIND_WAIT], 1);
 	if (bpf_ringbuf_output(&events, w,
 			       sizeof(*w) - sizeof(w->stack) + depth * sizeof(w->stack[0]),
-			       BPF_RB_NO_WAKEUP)) {
+			       how_to_wake())) {
 		s->end.lost++;
 		count_lost(KIND_WAIT);
 	}
-	if (w->number % WAKE_EVERY_WAIT == 0)
-		gate.wake = 1;
 }
 
 // go_off notes that a task leaves the CPU. A boundary that was passed and has no
@@ -171,7 +167,7 @@ static __noinline int send_waking(void *ctx, struct slot *s)
 	__sync_fetch_and_add(&produced[KIND_WAKING], 1);
 	if (bpf_ringbuf_output(&events, w,
 			       sizeof(*w) - sizeof(w->stack) + depth * sizeof(w->stack[0]),
-			       BPF_RB_NO_WAKEUP)) {
+			       how_to_wake())) {
 		s->end.lost++;
 		count_lost(KIND_WAKING);
 	}

@@ -13,28 +13,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Two programs the library does not load where the kernel would take them; they
-// are loaded here, by the number of the type they attach to.
-//
-// The types of some kernels have a system call twice: once for itself and once
-// for the weak stub that stands in where it is not built (Debian's 6.1, made by
-// an older pahole). The library refuses such a name, since it may stand for two
-// functions; for a system call it does not, because the linker keeps one.
-//
-// Under lockdown=confidentiality the library takes the lack of
-// bpf_probe_read_kernel for that of an old kernel, and replaces the readers of
-// user memory, which are allowed, by their older kin, which are not.
+// Programs that attach by type are loaded here, by the number of the type in the
+// running kernel, and not by the library, for three reasons. It decodes all types
+// of the kernel for that (see types.go). It looks on in the modules when the
+// kernel has no such function, and a program that is attached to a module's pins
+// it. And it refuses a name that two functions have, like a system call and the
+// weak stub that stands in where it is not built (Debian's 6.1, made by an older
+// pahole), where the linker keeps one; the kernel tells them apart.
 
-// loadByNumber loads a fentry or fexit program at the first function of the
-// target's name for which the kernel takes it.
+// loadByNumber loads a program at the first type of the target's name for which
+// the kernel takes it.
 func (l *loader) loadByNumber(c candidate) (*ebpf.Program, error) {
-	types, err := l.types.AnyTypesByName(c.function)
+	list, err := l.types.AnyTypesByName(target(c))
 	if err != nil {
 		return nil, err
 	}
 	err = btf.ErrNotFound
-	for _, typ := range types {
-		if _, ok := typ.(*btf.Func); !ok {
+	for _, typ := range list {
+		switch typ.(type) {
+		case *btf.Func, *btf.Typedef: // a tracepoint is a typedef
+		default:
 			continue
 		}
 		var prog *ebpf.Program
@@ -56,11 +54,13 @@ func (l *loader) loadAt(c candidate, target btf.Type) (*ebpf.Program, error) {
 	if err != nil {
 		return nil, fmt.Errorf("linking %s: %w", c.program, err)
 	}
-	at := ebpf.AttachTraceFEntry
-	if c.mechanism == fexit {
-		at = ebpf.AttachTraceFExit
-	}
-	return loadProgram(c.program, spec.License, code, at, id)
+	return loadProgram(c.program, spec.License, code, attachTypes[c.mechanism], id)
+}
+
+var attachTypes = map[string]ebpf.AttachType{
+	fentry: ebpf.AttachTraceFEntry,
+	fexit:  ebpf.AttachTraceFExit,
+	tpBTF:  ebpf.AttachTraceRawTp,
 }
 
 // link brings the program's instructions into the form that the kernel takes:

@@ -6,8 +6,6 @@ import (
 	"os"
 	"strings"
 
-	"github.com/cilium/ebpf/btf"
-
 	"github.com/modtrace/modtrace/unload"
 )
 
@@ -75,7 +73,7 @@ func nothing(reason string) Plan {
 // predict makes the plan from what the kernel says of itself to everybody: its
 // types, and the names of its functions.
 func predict(o Options) Plan {
-	l := &loader{cache: btf.NewCache()}
+	l := &loader{}
 	if err := l.readTypes(o.BTF); err != nil {
 		l.types, l.typed = nil, false
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -19,10 +20,9 @@ import (
 // is found by trying, never from its version.
 type loader struct {
 	spec     *ebpf.CollectionSpec
-	types    *btf.Spec  // the kernel's, where programs attach by type
-	typed    bool       // the running kernel carries its types itself
-	cache    *btf.Cache // so that they are decoded once
-	canProbe bool       // whether programs may call bpf_probe_read_kernel
+	types    *btf.Spec // of the kernel's, those that matter here
+	typed    bool      // the running kernel carries its types itself
+	canProbe bool      // whether programs may call bpf_probe_read_kernel
 	maps     map[string]*ebpf.Map
 	vars     map[string]*ebpf.Variable
 
@@ -44,7 +44,6 @@ func newLoader(o Options) (_ *loader, err error) {
 	}
 	l := &loader{
 		spec:        spec,
-		cache:       btf.NewCache(),
 		preemptible: preemptible(),
 	}
 	if err := l.readTypes(o.BTF); err != nil {
@@ -59,7 +58,7 @@ func newLoader(o Options) (_ *loader, err error) {
 
 	only := spec.Copy()
 	only.Programs = nil
-	maps, err := ebpf.NewCollectionWithOptions(only, ebpf.CollectionOptions{Cache: l.cache})
+	maps, err := ebpf.NewCollection(only)
 	if err != nil {
 		return nil, explainLoad("creating BPF maps", err)
 	}
@@ -70,12 +69,12 @@ func newLoader(o Options) (_ *loader, err error) {
 // readTypes finds the kernel's types: those it carries, and those of a file
 // for kernels that carry none.
 func (l *loader) readTypes(file string) error {
-	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); err == nil {
+	if _, err := os.Stat(kernelTypesFile); err == nil {
 		l.typed = true
 	}
 	var err error
 	if file == "" {
-		l.types, err = l.cache.Kernel()
+		l.types, err = kernelTypes(l.wanted())
 	} else {
 		l.types, err = btf.LoadSpec(file)
 	}
@@ -96,19 +95,42 @@ func (l *loader) readTypes(file string) error {
 	return u
 }
 
+// wanted names the types that programs look at or attach to.
+func (l *loader) wanted() map[string]bool {
+	names := map[string]bool{}
+	if l.spec != nil {
+		for typ, err := range l.spec.Types.All() {
+			if err == nil {
+				name, _, _ := strings.Cut(typ.TypeName(), "___") // a flavour is of the type before it
+				names[name] = true
+			}
+		}
+	}
+	for _, h := range hooks() {
+		names[h.absentWithout] = true
+		for _, c := range append(h.candidates, doubles(h.boundary)...) {
+			names[target(c)] = true
+		}
+	}
+	delete(names, "")
+	return names
+}
+
 func (l *loader) configure(o Options) error {
 	l.canProbe = Lockdown() != confidentiality
+	ring := l.spec.Maps["events"]
+	if o.RingBytes != 0 {
+		ring.MaxEntries = uint32(o.RingBytes)
+	}
 	set := map[string]any{
-		"root_pid":  uint32(o.Below),
-		"can_probe": l.canProbe,
+		"root_pid":      uint32(o.Below),
+		"can_probe":     l.canProbe,
+		"wake_at_bytes": ring.MaxEntries / 4,
 	}
 	for name, value := range set {
 		if err := l.spec.Variables[name].Set(value); err != nil {
 			return fmt.Errorf("setting %s: %w", name, err)
 		}
-	}
-	if o.RingBytes != 0 {
-		l.spec.Maps["events"].MaxEntries = uint32(o.RingBytes)
 	}
 	return nil
 }
@@ -139,7 +161,7 @@ func (l *loader) attach(only []string) error {
 		}
 	}
 	// What was only needed to load is large.
-	l.spec, l.types, l.cache = nil, nil, nil
+	l.spec, l.types = nil, nil
 	return l.order()
 }
 

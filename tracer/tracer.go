@@ -24,7 +24,7 @@ type Options struct {
 	// Below limits the trace to callers below this process; 0 is everybody.
 	Below int
 	// RingBytes is the size of the ring buffer: a power of two, at least a
-	// page. 0 is 256 KiB.
+	// page. 0 is 1 MiB.
 	RingBytes int
 	// Mechanisms limits the ways of attaching to those named, of what the
 	// function Mechanisms lists; empty is all, best first.

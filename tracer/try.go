@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 
 	"github.com/modtrace/modtrace/unload"
@@ -82,23 +81,17 @@ func (t *try) planned() unload.Hook {
 // load loads the program of one candidate.
 func (l *loader) load(c candidate) (*ebpf.Program, error) {
 	if c.mechanism == fentry || c.mechanism == fexit || c.mechanism == tpBTF {
-		// The library would look for a missing function in the modules
-		// next, and a program attached there pins its module.
 		if !l.typed || !l.knows(target(c)) {
 			return nil, errNoTarget
 		}
+		return l.loadByNumber(c)
 	}
 	spec := *l.spec
 	spec.Programs = map[string]*ebpf.ProgramSpec{c.program: l.spec.Programs[c.program]}
 	coll, err := ebpf.NewCollectionWithOptions(&spec, ebpf.CollectionOptions{
 		MapReplacements: l.maps,
-		Cache:           l.cache,
 		Programs:        ebpf.ProgramOptions{KernelTypes: l.types},
 	})
-	trampoline := c.mechanism == fentry || c.mechanism == fexit
-	if errors.Is(err, btf.ErrMultipleMatches) || err != nil && trampoline && !l.canProbe {
-		return l.loadByNumber(c)
-	}
 	if err != nil {
 		return nil, err
 	}

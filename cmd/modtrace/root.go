@@ -130,7 +130,7 @@ time went, and for a refusal why it was refused.`,
 	flags.BoolVarP(&c.verbose, "verbose", "v", false, "show more of each unload")
 	flags.StringVar(&c.btf, "btf", "", "take the kernel's types from `FILE`, for kernels without BTF")
 	flags.StringSliceVar(&c.hooks, "hooks", nil, "limit how functions are hooked to these: "+strings.Join(tracer.Mechanisms(), ", "))
-	flags.IntVar(&c.ringBytes, "ring-bytes", 0, "size of the ring buffer, a power of two (default 256 KiB)")
+	flags.IntVar(&c.ringBytes, "ring-bytes", 0, "size of the ring buffer, a power of two (default 1 MiB)")
 	flags.StringVar(&c.readyFile, "ready-file", "", "create this file once tracing has begun")
 	flags.StringVar(&c.rawFile, "raw-file", "", "write the raw events to this file, for replay in tests")
 	for _, hidden := range []string{"hooks", "ring-bytes", "ready-file", "raw-file"} {

@@ -22,6 +22,8 @@ func Table(w io.Writer, r *figure.Report) error {
 	t.line("")
 	t.starts(r)
 	t.line("")
+	t.switches(r)
+	t.line("")
 	for _, program := range []string{"modtrace", "bpftrace", "trace-cmd"} {
 		t.line("%-9s  %s", program, r.Versions[program])
 	}
@@ -78,6 +80,20 @@ func (t *table) starts(r *figure.Report) {
 		t.line(row, named(s.Tracer, s.Modules), start,
 			fmt.Sprintf("%.0f", float64(s.Ready)/float64(time.Millisecond)),
 			fmt.Sprintf("%.1f", float64(s.Peak)/1024))
+	}
+}
+
+// switches prints what each adds to a switch of tasks, while nothing is unloaded.
+func (t *table) switches(r *figure.Report) {
+	const row = "%-23s %12s %12s %18s"
+	none, empty := r.Switch(figure.None), r.Switch(figure.Empty)
+	t.line(row, "on each switch of tasks", "ns a switch", "ns added", "to an empty one's")
+	for _, s := range r.Switches {
+		added := ""
+		if s.Tracer != figure.None && empty > none {
+			added = fmt.Sprintf("%.3fx", (s.Time-none)/(empty-none))
+		}
+		t.line(row, s.Tracer, fmt.Sprintf("%.1f", s.Time), fmt.Sprintf("%.1f", s.Time-none), added)
 	}
 }
 

@@ -14,6 +14,8 @@ const (
 	BpftraceFentry = "bpftrace-fentry"
 	BpftraceKprobe = "bpftrace-kprobe"
 	FunctionGraph  = "function_graph"
+	// Empty is a program that does nothing, where only switches are measured.
+	Empty = "empty program"
 )
 
 // Report is what one boot gives. All times are in nanoseconds of the guest's
@@ -30,6 +32,13 @@ type Report struct {
 	Costs    []Cost    `json:"costs"`
 	Starts   []Start   `json:"starts"`
 	Programs []Program `json:"programs"`
+	Switches []Switch  `json:"switches"`
+}
+
+// Switch is what a switch of tasks costs while nothing is unloaded.
+type Switch struct {
+	Tracer string  `json:"tracer"`
+	Time   float64 `json:"ns"`
 }
 
 // Cost is what unloading costs under a tracer.
@@ -111,4 +120,14 @@ func (r *Report) Start(tracer string, modules int, cold bool) *Start {
 		}
 	}
 	return nil
+}
+
+// Switch returns what a switch of tasks costs under a tracer, in ns, or 0.
+func (r *Report) Switch(tracer string) float64 {
+	for _, s := range r.Switches {
+		if s.Tracer == tracer {
+			return s.Time
+		}
+	}
+	return 0
 }

@@ -68,6 +68,9 @@ func (b *bench) run() error {
 	if err := b.programs(tracers[1]); err != nil {
 		return err
 	}
+	if err := b.switches(tracers[1]); err != nil {
+		return fmt.Errorf("measuring switches of tasks: %w", err)
+	}
 	if err := b.load(manyModules); err != nil {
 		return err
 	}

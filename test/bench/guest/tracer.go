@@ -38,6 +38,8 @@ type tracer struct {
 	poll  time.Duration
 	// saw counts the unloads that it reported until now, in its output.
 	saw func() (int, error)
+	// idle says that nothing is unloaded while it watches.
+	idle bool
 }
 
 func (t *tracer) output() string { return inScratch(t.name + ".out") }
@@ -185,7 +187,7 @@ func (b *bench) watched(t *tracer, during []func() error) error {
 	if err != nil {
 		return err
 	}
-	if err := all(during); err != nil || len(during) == 0 {
+	if err := all(during); err != nil || len(during) == 0 || t.idle {
 		return err
 	}
 	time.Sleep(time.Second)
