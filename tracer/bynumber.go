@@ -24,37 +24,19 @@ import (
 // loadByNumber loads a program at the first type of the target's name for which
 // the kernel takes it.
 func (l *loader) loadByNumber(c candidate) (*ebpf.Program, error) {
-	list, err := l.types.AnyTypesByName(target(c))
-	if err != nil {
-		return nil, err
-	}
-	err = btf.ErrNotFound
-	for _, typ := range list {
-		switch typ.(type) {
-		case *btf.Func, *btf.Typedef: // a tracepoint is a typedef
-		default:
-			continue
-		}
-		var prog *ebpf.Program
-		if prog, err = l.loadAt(c, typ); err == nil {
-			return prog, nil
-		}
-	}
-	return nil, err
-}
-
-// loadAt loads the program of c with target for what it attaches to.
-func (l *loader) loadAt(c candidate, target btf.Type) (*ebpf.Program, error) {
-	id, err := l.types.TypeID(target)
-	if err != nil {
-		return nil, err
-	}
 	spec := l.spec.Programs[c.program]
 	code, err := l.link(spec)
 	if err != nil {
 		return nil, fmt.Errorf("linking %s: %w", c.program, err)
 	}
-	return loadProgram(c.program, spec.License, code, attachTypes[c.mechanism], id)
+	err = errNoTarget
+	for _, id := range l.types.numbers[target(c)] {
+		var prog *ebpf.Program
+		if prog, err = loadProgram(c.program, spec.License, code, attachTypes[c.mechanism], id); err == nil {
+			return prog, nil
+		}
+	}
+	return nil, err
 }
 
 var attachTypes = map[string]ebpf.AttachType{
@@ -82,7 +64,7 @@ func (l *loader) link(spec *ebpf.ProgramSpec) ([]byte, error) {
 		}
 	}
 	var local btf.Builder
-	fixups, err := btf.CORERelocate(relocations, []*btf.Spec{l.types}, spec.ByteOrder, local.Add)
+	fixups, err := btf.CORERelocate(relocations, []*btf.Spec{l.types.Spec}, spec.ByteOrder, local.Add)
 	if err != nil {
 		return nil, err
 	}

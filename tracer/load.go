@@ -20,9 +20,9 @@ import (
 // is found by trying, never from its version.
 type loader struct {
 	spec     *ebpf.CollectionSpec
-	types    *btf.Spec // of the kernel's, those that matter here
-	typed    bool      // the running kernel carries its types itself
-	canProbe bool      // whether programs may call bpf_probe_read_kernel
+	types    *kernelTypes // of the kernel's, those that matter here
+	typed    bool         // the running kernel carries its types itself
+	canProbe bool         // whether programs may call bpf_probe_read_kernel
 	maps     map[string]*ebpf.Map
 	vars     map[string]*ebpf.Variable
 
@@ -74,9 +74,11 @@ func (l *loader) readTypes(file string) error {
 	}
 	var err error
 	if file == "" {
-		l.types, err = kernelTypes(l.wanted())
+		l.types, err = readKernelTypes(l.wanted())
 	} else {
-		l.types, err = btf.LoadSpec(file)
+		var all *btf.Spec
+		all, err = btf.LoadSpec(file)
+		l.types = &kernelTypes{Spec: all}
 	}
 	if err == nil {
 		return nil

@@ -90,7 +90,7 @@ func (l *loader) load(c candidate) (*ebpf.Program, error) {
 	spec.Programs = map[string]*ebpf.ProgramSpec{c.program: l.spec.Programs[c.program]}
 	coll, err := ebpf.NewCollectionWithOptions(&spec, ebpf.CollectionOptions{
 		MapReplacements: l.maps,
-		Programs:        ebpf.ProgramOptions{KernelTypes: l.types},
+		Programs:        ebpf.ProgramOptions{KernelTypes: l.types.Spec},
 	})
 	if err != nil {
 		return nil, err

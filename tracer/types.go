@@ -12,23 +12,28 @@ import (
 
 // The kernel has a hundred thousand types and more (Documentation/bpf/btf.rst), of
 // which a trace looks at a hundred. To decode them all takes the library a third
-// of the time until a trace is ready, and most of the memory; so the others are
-// blanked out before. Types keep their numbers, by which programs are attached.
+// of the time until a trace is ready, so they are picked out before.
 
 const kernelTypesFile = "/sys/kernel/btf/vmlinux"
 
-// kernelTypes reads the running kernel's types of the given names, and those that
-// are part of them. All others read as nothing.
-func kernelTypes(names map[string]bool) (*btf.Spec, error) {
+// kernelTypes are those of the running kernel that a trace looks at.
+type kernelTypes struct {
+	*btf.Spec
+	numbers map[string][]btf.TypeID // in the kernel, by which programs are attached
+}
+
+// readKernelTypes reads the types of the given names, and those that are part of
+// them.
+func readKernelTypes(names map[string]bool) (*kernelTypes, error) {
 	raw, err := os.ReadFile(kernelTypesFile)
 	if err != nil {
 		return nil, err
 	}
-	kept, err := keepTypes(raw, names)
+	t, err := pickTypes(raw, names)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", kernelTypesFile, err)
 	}
-	return btf.LoadSpecFromReader(bytes.NewReader(kept))
+	return t, nil
 }
 
 var errNoTypes = errors.New("no types that make sense")
@@ -76,34 +81,58 @@ const (
 type types struct {
 	list, names []byte
 	at          []uint32 // where each begins in list; that of number 0 is of no type
-	order       binary.ByteOrder
 }
 
-// keepTypes blanks out all types but those of the given names, and those that
-// these hold by value.
-func keepTypes(raw []byte, names map[string]bool) ([]byte, error) {
+// pickTypes picks the types of the given names, and those that these hold by
+// value. What they only point to reads as void.
+func pickTypes(raw []byte, names map[string]bool) (*kernelTypes, error) {
 	t, err := readTypes(raw)
 	if err != nil {
 		return nil, err
 	}
-	keep := make([]bool, len(t.at))
-	for id := 1; id < len(t.at); id++ {
-		if t.isNamed(uint32(id), names) {
-			t.mark(uint32(id), keep)
+	picked := &kernelTypes{numbers: map[string][]btf.TypeID{}}
+	keep, filter := make([]bool, len(t.at)), newFilter(names)
+	for id := uint32(1); id < uint32(len(t.at)); id++ {
+		name := t.name(t.word(t.at[id]))
+		if kind, _ := t.kind(t.at[id]); filter.passes(name) && roots[kind] && names[string(name)] {
+			t.mark(id, keep)
+			picked.numbers[string(name)] = append(picked.numbers[string(name)], btf.TypeID(id))
 		}
 	}
-	return t.blanked(keep), nil
+	picked.Spec, err = btf.LoadSpecFromReader(bytes.NewReader(t.only(keep)))
+	return picked, err
+}
+
+// roots are the kinds of types that programs look at or attach to.
+var roots = [kinds]bool{
+	kindStruct: true, kindUnion: true, kindEnum: true, kindEnum64: true, kindTypedef: true, kindFunction: true,
+}
+
+// filter sorts out nearly all names that are not wanted, in no time: by their
+// first letter and their length.
+type filter [256]uint64
+
+func newFilter(names map[string]bool) *filter {
+	f := &filter{}
+	for name := range names {
+		f[name[0]] |= 1 << (len(name) % 64)
+	}
+	return f
+}
+
+func (f *filter) passes(name []byte) bool {
+	return len(name) > 0 && f[name[0]]>>(len(name)%64)&1 != 0
 }
 
 func readTypes(raw []byte) (*types, error) {
-	t := &types{order: binary.NativeEndian, at: []uint32{0}}
+	t := &types{}
 	if len(raw) < btfHeader || binary.NativeEndian.Uint16(raw) != btfMagic {
 		return nil, errNoTypes
 	}
-	header := uint64(t.order.Uint32(raw[4:]))
+	header := uint64(binary.NativeEndian.Uint32(raw[4:]))
 	part := func(i int) ([]byte, bool) {
-		from := header + uint64(t.order.Uint32(raw[i:]))
-		to := from + uint64(t.order.Uint32(raw[i+4:]))
+		from := header + uint64(binary.NativeEndian.Uint32(raw[i:]))
+		to := from + uint64(binary.NativeEndian.Uint32(raw[i+4:]))
 		if to > uint64(len(raw)) {
 			return nil, false
 		}
@@ -115,6 +144,7 @@ func readTypes(raw []byte) (*types, error) {
 	if !typed || !named {
 		return nil, errNoTypes
 	}
+	t.at = append(make([]uint32, 0, len(t.list)/16), 0)
 	for at := 0; at < len(t.list); {
 		if at+typeHeader > len(t.list) {
 			return nil, errNoTypes
@@ -140,24 +170,23 @@ func (t *types) size(at uint32) int {
 
 // kind is the kind of the type at the given place, and the number of its entries.
 func (t *types) kind(at uint32) (kind, entries int) {
-	info := t.order.Uint32(t.list[at+4:])
+	info := binary.NativeEndian.Uint32(t.list[at+4:])
 	return int(info >> 24 & 0x1f), int(info & 0xffff)
 }
 
-func (t *types) word(at uint32) uint32 { return t.order.Uint32(t.list[at:]) }
+func (t *types) word(at uint32) uint32 { return binary.NativeEndian.Uint32(t.list[at:]) }
 
-// isNamed says whether a type has one of the names.
-func (t *types) isNamed(id uint32, names map[string]bool) bool {
-	at := t.word(t.at[id])
+// name is the name at the given place, empty if there is none.
+func (t *types) name(at uint32) []byte {
 	if at == 0 || at >= uint32(len(t.names)) {
-		return false
+		return nil
 	}
 	name := t.names[at:]
-	return names[string(name[:max(0, bytes.IndexByte(name, 0))])]
+	return name[:max(0, bytes.IndexByte(name, 0))]
 }
 
 // mark keeps a type and what it holds by value, which has a place in it. What it
-// only points to stays blank.
+// only points to is left out.
 func (t *types) mark(id uint32, keep []bool) {
 	todo := []uint32{id}
 	for len(todo) > 0 {
@@ -166,9 +195,10 @@ func (t *types) mark(id uint32, keep []bool) {
 		if id == 0 || id >= uint32(len(keep)) || keep[id] {
 			continue
 		}
-		keep[id] = true
 		at := t.at[id]
-		switch kind, entries := t.kind(at); kind {
+		kind, entries := t.kind(at)
+		keep[id] = kind != kindPrototype
+		switch kind {
 		case kindTypedef, kindVolatile, kindConst, kindRestrict, kindTypeTag:
 			todo = append(todo, t.word(at+8))
 		case kindArray:
@@ -181,44 +211,88 @@ func (t *types) mark(id uint32, keep []bool) {
 	}
 }
 
-// blanked gives all types with those that are not kept made to ones that are
-// declared and not known, which are the smallest.
-func (t *types) blanked(keep []bool) []byte {
-	out := make([]byte, btfHeader, btfHeader+len(t.at)*typeHeader)
-	names, known := []byte{0}, map[uint32]uint32{0: 0}
-	blank := make([]byte, typeHeader)
-	t.order.PutUint32(blank[4:], kindForward<<24)
-	rename := func(place []byte) {
-		old := t.order.Uint32(place)
-		at, ok := known[old]
-		if !ok && old < uint32(len(t.names)) {
-			at = uint32(len(names))
-			name := t.names[old:]
-			names = append(append(names, name[:max(0, bytes.IndexByte(name, 0))]...), 0)
-			known[old] = at
-		}
-		t.order.PutUint32(place, at)
+// only gives those types that are kept, with numbers of their own.
+func (t *types) only(keep []bool) []byte {
+	w := &typesWriter{
+		types: t,
+		ids:   make([]uint32, len(t.at)),
+		list:  make([]byte, btfHeader),
+		names: []byte{0},
+		known: map[uint32]uint32{0: 0},
 	}
-	for id := 1; id < len(t.at); id++ {
-		if !keep[id] {
-			out = append(out, blank...)
-			continue
-		}
-		at, begin := t.at[id], len(out)
-		kind, entries := t.kind(at)
-		out = append(out, t.list[at:at+uint32(t.size(at))]...)
-		rename(out[begin:])
-		if size := entrySize[kind]; size != 0 && kind != kindSection { // whose entries have no names
-			for i := range entries {
-				rename(out[begin+typeHeader+i*size:])
-			}
+	last := uint32(0)
+	for id, kept := range keep {
+		if kept {
+			last++
+			w.ids[id] = last
 		}
 	}
-	t.order.PutUint16(out, btfMagic)
-	out[2] = 1 // BTF_VERSION
-	t.order.PutUint32(out[4:], btfHeader)
-	t.order.PutUint32(out[12:], uint32(len(out)-btfHeader))
-	t.order.PutUint32(out[16:], uint32(len(out)-btfHeader))
-	t.order.PutUint32(out[20:], uint32(len(names)))
-	return append(out, names...)
+	for id, kept := range keep {
+		if kept {
+			w.add(uint32(id))
+		}
+	}
+	put16, put := binary.NativeEndian.PutUint16, binary.NativeEndian.PutUint32
+	put16(w.list, btfMagic)
+	w.list[2] = 1 // BTF_VERSION
+	put(w.list[4:], btfHeader)
+	put(w.list[12:], uint32(len(w.list)-btfHeader))
+	put(w.list[16:], uint32(len(w.list)-btfHeader))
+	put(w.list[20:], uint32(len(w.names)))
+	return append(w.list, w.names...)
+}
+
+// typesWriter gives types new numbers and names new places.
+type typesWriter struct {
+	*types
+	ids         []uint32
+	list, names []byte
+	known       map[uint32]uint32
+}
+
+// add copies a type.
+func (w *typesWriter) add(id uint32) {
+	at, begin := w.at[id], len(w.list)
+	w.list = append(w.list, w.types.list[at:at+uint32(w.size(at))]...)
+	typ := w.list[begin:]
+	w.rename(typ)
+	kind, entries := w.kind(at)
+	switch kind {
+	case kindPointer, kindTypedef, kindVolatile, kindConst, kindRestrict, kindFunction, kindTypeTag:
+		w.renumber(typ[8:])
+	case kindArray:
+		w.renumber(typ[typeHeader:])
+		w.renumber(typ[typeHeader+4:])
+	}
+	for i := range entries {
+		switch entry := typ[min(len(typ), typeHeader+i*entrySize[kind]):]; kind {
+		case kindEnum, kindEnum64:
+			w.rename(entry)
+		case kindStruct, kindUnion:
+			w.rename(entry)
+			w.renumber(entry[4:])
+		}
+	}
+}
+
+// rename puts the name that is at the given place among those that are kept.
+func (w *typesWriter) rename(place []byte) {
+	old := binary.NativeEndian.Uint32(place)
+	at, ok := w.known[old]
+	if !ok {
+		at = uint32(len(w.names))
+		w.names = append(append(w.names, w.name(old)...), 0)
+		w.known[old] = at
+	}
+	binary.NativeEndian.PutUint32(place, at)
+}
+
+// renumber puts a type's new number for its old one, 0 (void) if it is not kept.
+func (w *typesWriter) renumber(place []byte) {
+	old := binary.NativeEndian.Uint32(place)
+	id := uint32(0)
+	if old < uint32(len(w.ids)) {
+		id = w.ids[old]
+	}
+	binary.NativeEndian.PutUint32(place, id)
 }
