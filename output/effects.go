@@ -93,7 +93,8 @@ func (s screen) aligned(items []timed) []string {
 	return lines
 }
 
-// convoy tells who could not load or unload meanwhile.
+// convoy tells who could not go on meanwhile: with module_mutex, no module is
+// loaded or unloaded.
 func (s screen) convoy(all []unload.Waiter) []string {
 	if len(all) == 0 {
 		return nil
@@ -105,14 +106,27 @@ func (s screen) convoy(all []unload.Waiter) []string {
 	}
 	slices.SortStableFunc(items, func(a, b timed) int { return cmp.Compare(b.ns, a.ns) })
 	if len(all) == 1 {
-		return []string{fmt.Sprintf("1 task waited %s for module_mutex behind it: %s", s.duration(items[0].ns), items[0].text)}
+		return []string{fmt.Sprintf("1 task waited %s for %s behind it: %s", s.duration(items[0].ns), s.locks(all), items[0].text)}
 	}
-	text := fmt.Sprintf("%d tasks waited for module_mutex behind it, the longest %s: %s",
-		len(all), s.duration(items[0].ns), items[0].text)
+	text := fmt.Sprintf("%d tasks waited for %s behind it, the longest %s: %s",
+		len(all), s.locks(all), s.duration(items[0].ns), items[0].text)
 	if !s.verbose {
 		return []string{text}
 	}
 	return append([]string{text}, s.aligned(items)...)
+}
+
+// locks names what was waited for, if it was one lock.
+func (s screen) locks(all []unload.Waiter) string {
+	for _, w := range all[1:] {
+		if w.Lock != all[0].Lock {
+			return "locks"
+		}
+	}
+	if all[0].Lock == "" {
+		return "a lock"
+	}
+	return s.name(all[0].Lock, longestDetail)
 }
 
 func (s screen) residue(all []string) []string {

@@ -87,7 +87,7 @@ func effects() unload.Unload {
 		{Callback: "audit_cb", Module: "edr", Duration: 3e6},
 		{Callback: "kprobes_module_callback", Duration: 200e3},
 	}
-	u.Convoy = []unload.Waiter{{PID: 55, Comm: "insmod", Duration: 2.1e9}, {PID: 56, Comm: "modprobe", Duration: 1e9}, {Duration: 5e6}}
+	u.Convoy = []unload.Waiter{{PID: 55, Comm: "insmod", Lock: "module_mutex", Duration: 2.1e9}, {PID: 56, Comm: "modprobe", Lock: "module_mutex", Duration: 1e9}, {Lock: "module_mutex", Duration: 5e6}}
 	u.Log = []unload.LogLine{
 		{Offset: 12e6, Phase: unload.Exit, Level: 6, Text: "nic 0000:00:00.0: removed"},
 		{Offset: 15e6, Phase: unload.Exit, Level: 4, Text: "------------[ cut here ]------------"},
@@ -173,7 +173,7 @@ func busyStall() unload.Stall {
 	u := graces()
 	u.Phases = u.Phases[:3]
 	u.Result, u.Outcome, u.Complete = unload.Result{}, unload.InFlight, false
-	u.Convoy = []unload.Waiter{{PID: 55, Comm: "insmod", Duration: 2.1e9}}
+	u.Convoy = []unload.Waiter{{PID: 55, Comm: "insmod", Lock: "module_mutex", Duration: 2.1e9}}
 	w := u.Phases[2].Waits[1]
 	w.Count, w.Duration, w.Longest = 1, 3e6, 3e6
 	return unload.Stall{Unload: u, Phase: unload.Exit, Elapsed: u.Phases[2].Duration, Wait: w}

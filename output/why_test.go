@@ -314,14 +314,16 @@ func TestRanking(t *testing.T) {
 }
 
 func TestConvoy(t *testing.T) {
-	one := []unload.Waiter{{PID: 55, Comm: "insmod", Duration: 2.1e9}}
+	one := []unload.Waiter{{PID: 55, Comm: "insmod", Lock: "module_mutex", Duration: 2.1e9}}
 	for _, tt := range []struct {
 		all  []unload.Waiter
 		want []string
 	}{
 		{nil, nil},
 		{one, []string{"1 task waited 2.1 s for module_mutex behind it: insmod (pid 55)"}},
-		{append([]unload.Waiter{{Comm: "modprobe", Duration: 1}}, one...), []string{"2 tasks waited for module_mutex behind it, the longest 2.1 s: insmod (pid 55)"}},
+		{append([]unload.Waiter{{Comm: "modprobe", Lock: "module_mutex", Duration: 1}}, one...), []string{"2 tasks waited for module_mutex behind it, the longest 2.1 s: insmod (pid 55)"}},
+		{append([]unload.Waiter{{Comm: "ip", Lock: "rtnl_mutex", Duration: 1}}, one...), []string{"2 tasks waited for locks behind it, the longest 2.1 s: insmod (pid 55)"}},
+		{[]unload.Waiter{{PID: 1, Comm: "ip", Duration: 1000}}, []string{"1 task waited 1.0 µs for a lock behind it: ip (pid 1)"}},
 	} {
 		if got := (screen{}).convoy(tt.all); !slices.Equal(got, tt.want) {
 			t.Errorf("%q, want %q", got, tt.want)
