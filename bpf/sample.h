@@ -11,6 +11,8 @@
 
 #define SAMPLE_PAUSE 900000 // ns: other timers than the tick are not to count twice
 
+#define NAME_EVERY 32
+
 static __noinline int take_sample(void *ctx, struct end *u)
 {
 	__u64 now = stamp(u);
@@ -27,8 +29,11 @@ static __noinline int take_sample(void *ctx, struct end *u)
 	e->time = now;
 	e->boundary = u->stage;
 	e->depth = stack_into(ctx, e->stack, sizeof(e->stack));
+	// Frames of the module's own code can only be named while it is there.
+	bpf_ringbuf_submit(e, e->boundary <= AT_NOTIFY && u->samples % NAME_EVERY == 0
+				      ? BPF_RB_FORCE_WAKEUP
+				      : how_to_wake());
 	u->samples++;
-	bpf_ringbuf_submit(e, how_to_wake());
 	return 0;
 }
 

@@ -9,8 +9,9 @@
 
 #include "state.h"
 
-// A wait of this many ns in the module's own code wakes the reader when it is
-// over: its frames can only be named while the module is there.
+// Frames of the module's own code can only be named while the module is there, so
+// the reader is woken by its first waits, and later by those of so many ns.
+#define FIRST_WAITS 8
 #define LONG_WAIT 500000
 
 // stack_into takes the current stack and gives the number of its frames.
@@ -65,6 +66,8 @@ static __noinline int go_off(void *ctx, struct slot *s, bool preempted)
 	s->end.off_since = w->since;
 	w->depth = preempted ? 0 : stack_into(ctx, w->stack, sizeof(w->stack));
 	send_wait(s);
+	if (stage <= AT_NOTIFY && w->number <= FIRST_WAITS && !preempted)
+		gate.wake = 1;
 	return 0;
 }
 

@@ -1,7 +1,10 @@
 package tracer
 
 import (
+	"cmp"
 	"encoding/binary"
+	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -11,12 +14,20 @@ import (
 )
 
 // names gives kernel addresses the names that they have now. A module's are only
-// to be had while it is there, so stacks are named as they come in.
+// to be had while it is there, so stacks are named as they come in. Of a function
+// of which one place was named, all others are known from then on.
 type names struct {
-	ask   func([]uint64) []string // one name each, "" for none
-	known map[uint64]string
+	ask       func([]uint64) []string // one name each, "" for none
+	known     map[uint64]string
+	functions []function // by where they begin
 	// record, if set, is told of each name that was found out.
 	record func(address uint64, name string)
+}
+
+// function is where a function lies.
+type function struct {
+	begin, end   uint64
+	name, module string // module with a space before it and in brackets, or ""
 }
 
 func newNames(ask func([]uint64) []string) *names {
@@ -30,14 +41,20 @@ const unnamed = "?"
 func (n *names) of(addresses []uint64) []string {
 	var missing []uint64
 	for _, a := range addresses {
-		if _, ok := n.known[a]; !ok {
+		if _, ok := n.known[a]; ok {
+			continue
+		}
+		if name := n.within(a); name != "" {
+			n.learn(a, name)
+		} else {
 			missing = append(missing, a)
 		}
 	}
 	if len(missing) > 0 {
-		for i, name := range n.ask(missing) {
-			if name != "" {
+		for i, text := range n.ask(missing) {
+			if name := frame(text); name != "" {
 				n.learn(missing[i], name)
+				n.place(missing[i], text)
 			}
 		}
 	}
@@ -54,6 +71,36 @@ func (n *names) learn(address uint64, name string) {
 	n.known[address] = name
 	if n.record != nil {
 		n.record(address, name)
+	}
+}
+
+// within names an address that lies in a function that is known.
+func (n *names) within(address uint64) string {
+	// The address is behind a call, which may be the last of its function.
+	i, _ := slices.BinarySearchFunc(n.functions, address, func(f function, a uint64) int { return cmp.Compare(f.begin, a) })
+	if i == 0 || address > n.functions[i-1].end {
+		return ""
+	}
+	f := n.functions[i-1]
+	return fmt.Sprintf("%s+%#x%s", f.name, address-f.begin, f.module)
+}
+
+// place keeps where a function lies, of which one address reads as text:
+// name+0xoffset/0xsize [module].
+func (n *names) place(address uint64, text string) {
+	at, module, _ := strings.Cut(text, " ")
+	if module != "" {
+		module = " " + module
+	}
+	name, numbers, _ := strings.Cut(at, "+")
+	var offset, size uint64
+	if _, err := fmt.Sscanf(numbers, "%v/%v", &offset, &size); err != nil || offset > size {
+		return
+	}
+	f := function{address - offset, address - offset + size, name, module}
+	i, found := slices.BinarySearchFunc(n.functions, f.begin, func(f function, a uint64) int { return cmp.Compare(f.begin, a) })
+	if !found {
+		n.functions = slices.Insert(n.functions, i, f)
 	}
 }
 
@@ -76,6 +123,7 @@ func (n *names) forget() {
 			delete(n.known, address)
 		}
 	}
+	n.functions = slices.DeleteFunc(n.functions, func(f function) bool { return f.module != "" })
 }
 
 // frame puts the kernel's %pB into the form of reports: function+0xoffset
@@ -113,7 +161,7 @@ func askKernel(program *ebpf.Program, asked *ebpf.Variable) func([]uint64) []str
 				return all
 			}
 			for i := range n {
-				all = append(all, frame(int8Text(batch[i].Name[:])))
+				all = append(all, int8Text(batch[i].Name[:]))
 			}
 			addresses = addresses[n:]
 		}

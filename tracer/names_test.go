@@ -102,3 +102,28 @@ func TestKallsymsOfThisKernel(t *testing.T) {
 		t.Errorf("%#x is %q", address+5, got)
 	}
 }
+
+// TestNamesWithinFunctions names all places of a function of which one was named,
+// also when the kernel knows it no longer.
+func TestNamesWithinFunctions(t *testing.T) {
+	table := map[uint64]string{0x110: "spin+0x10/0x40 [m]", 0x210: "core+0x10/0x20"}
+	n := newNames(func(addresses []uint64) []string {
+		var list []string
+		for _, a := range addresses {
+			list = append(list, table[a])
+		}
+		return list
+	})
+	n.of([]uint64{0x110, 0x210})
+	clear(table)
+	places := []uint64{0x100, 0x101, 0x140, 0x141, 0x21f, 0x221}
+	want := []string{"?", "spin+0x1 [m]", "spin+0x40 [m]", "?", "core+0x1f", "?"}
+	if diff := cmp.Diff(want, n.of(places)); diff != "" {
+		t.Errorf("names (-want +got):\n%s", diff)
+	}
+	n.forget()
+	want = []string{"?", "?", "?", "?", "core+0x1f", "?"}
+	if diff := cmp.Diff(want, n.of(places)); diff != "" {
+		t.Errorf("names when the module has gone (-want +got):\n%s", diff)
+	}
+}

@@ -120,15 +120,17 @@ func (a *assembler) blocker(e *bpf.UnloadWait, c unload.Cause) unload.Blocker {
 }
 
 // blockerByWaker adds to the blocker of a wait that is over what its end tells:
-// the worker that ran what was waited for, or the last user of a file in sysfs,
-// who lets go of it by waking the one that waits (fs/kernfs/dir.c,
-// kernfs_put_active).
+// the worker that ran what was waited for, or the last user of a file in sysfs
+// (fs/kernfs/dir.c, kernfs_put_active) or of a device, who lets go of it by waking
+// the one that waits.
 func blockerByWaker(w unload.Wait) unload.Blocker {
 	b := w.Blocker
 	switch {
 	case w.Waker.Kind != unload.KindTask:
 	case b.Kind == unload.KindWork && strings.HasPrefix(w.Waker.Comm, "kworker"):
 		b.PID, b.Comm = w.Waker.PID, w.Waker.Comm
+	case w.Cause == unload.CauseAsyncWork, w.Cause == unload.CauseDeviceUsers:
+		b = unload.Blocker{Kind: unload.KindTask, PID: w.Waker.PID, Comm: w.Waker.Comm}
 	case w.Cause == unload.CauseKernfsDrain:
 		b = unload.Blocker{Kind: unload.KindFile, PID: w.Waker.PID, Comm: w.Waker.Comm}
 	}
