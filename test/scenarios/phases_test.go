@@ -21,10 +21,10 @@ var expectedHooks = map[string]map[string]string{
 		"free.params": "fentry destroy_params",
 		"free.unlink": "fexit destroy_params",
 
-		"the owner of a lock that is waited for":    "-",
-		"the work item that is waited for":          "fentry flush_work",
-		"the workqueue that is waited for":          "fentry flush_workqueue",
-		"the sysfs file whose users are waited for": "-",
+		"who has the lock that a task waits for": "-",
+		"the work item that is waited for":       "fentry flush_work",
+		"the workqueue that is waited for":       "fentry flush_workqueue",
+		"a task has the lock that it waited for": "-",
 	},
 	"amd64-6.1": {
 		"the work item that is waited for": "fentry flush_work",
