@@ -212,6 +212,12 @@ func (a *assembler) pop(e *bpf.UnloadEnd) *pending {
 
 // report makes the report of an unload from its end record.
 func (a *assembler) report(p *pending, e *bpf.UnloadEnd) unload.Unload {
+	// When all was freed, what is left to do cannot fail. A task that ends then has
+	// returned before, and the kernel has skipped the program that sees it.
+	unreturned := e.Died != 0 && e.Stage == uint32(bpf.UnloadBoundaryAT_RETURN)
+	if unreturned {
+		e.Died = 0
+	}
 	u := a.describe(p, taskKey{e.Header.Begin, e.Header.Tid})
 	if name := text(e.Name[:]); name != "" {
 		u.Module = name
@@ -239,6 +245,9 @@ func (a *assembler) report(p *pending, e *bpf.UnloadEnd) unload.Unload {
 	u.LostEvents = int64(e.Lost)
 	if e.Lost > 0 {
 		u.Missing = append(u.Missing, fmt.Sprintf("%d events found no room", e.Lost))
+	}
+	if unreturned {
+		u.Missing = append(u.Missing, "its return was not seen: it took no longer than is said here")
 	}
 	if e.Died != 0 {
 		u.Outcome = unload.Died

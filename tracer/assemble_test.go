@@ -211,6 +211,18 @@ func TestDied(t *testing.T) {
 	}
 }
 
+// TestReturnUnseen takes a task that ends when all of the module is freed for one
+// that has returned.
+func TestReturnUnseen(t *testing.T) {
+	e := passed(0, all()...)
+	e.Died = 1
+	u, _ := newAssembler(wholePlan()).add(e)
+	conserved(t, u)
+	if u.Outcome != unload.Returned || !u.Result.OK || u.Complete || len(u.Missing) != 2 {
+		t.Errorf("outcome %s, result %+v, missing %q", u.Outcome, u.Result, u.Missing)
+	}
+}
+
 func TestInFlightAtTheEnd(t *testing.T) {
 	e := passed(0, bpf.UnloadBoundaryAT_CHECK, bpf.UnloadBoundaryAT_EXIT)
 	e.At[bpf.UnloadBoundaryAT_END] = 0

@@ -165,7 +165,7 @@ func (t *Tracer) drain(yield func(unload.Unload) bool) bool {
 	var record ringbuf.Record
 	for {
 		if t.watch.due() {
-			t.watch.look(t.assemble, t.open(), monotonic())
+			t.watch.look(t.assemble, t.begun(), monotonic())
 		}
 		t.reader.SetDeadline(time.Now().Add(min(patience, t.watch.pause)))
 		err := t.reader.ReadInto(&record)
@@ -223,6 +223,34 @@ func (t *Tracer) open() []*bpf.UnloadSlot {
 		}
 	}
 	return open
+}
+
+// begun reads those of the unloads in flight whose beginnings were read, without
+// looking through all slots: each look at one keeps kprobes on its processor from
+// running programs for that time (kernel/bpf/syscall.c, bpf_disable_instrumentation).
+func (t *Tracer) begun() []*bpf.UnloadSlot {
+	var open []*bpf.UnloadSlot
+	for key := range t.assemble.pending {
+		for attempt := range uint32(slotAttempts) {
+			var slot bpf.UnloadSlot
+			err := t.loader.maps["unloads"].Lookup(slotKey(key.tid, attempt), &slot)
+			if err == nil && slot.Tid == key.tid && slot.End.Header.Begin == key.begin &&
+				slot.End.Ended == 0 && stampsAreSound(&slot.End) {
+				open = append(open, &slot)
+			}
+		}
+	}
+	return open
+}
+
+// Where an unload's slot is: bpf/state.h, slot_key.
+const (
+	slots        = 1024
+	slotAttempts = 4
+)
+
+func slotKey(tid, attempt uint32) uint32 {
+	return (tid + attempt*(tid/slots*2+1)*331) & (slots - 1)
 }
 
 // InFlight is the number of unloads under trace that have not ended yet.
