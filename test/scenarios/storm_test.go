@@ -103,13 +103,13 @@ func TestFiftyAtOnce(t *testing.T) {
 // TestTwoThousandInARow loads and unloads a module over and over: each unload
 // is reported once, and modtrace does not grow (S14).
 func TestTwoThousandInARow(t *testing.T) {
-	guest(t)
+	series := guest(t)
 	const rounds, settled = 2000, 500
 	ko, err := os.ReadFile("/fixtures/empty.ko")
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr := trace(t, "--strict")
+	tr := trace(t)
 	var early int
 	for i := range rounds {
 		if err := unix.InitModule(ko, ""); err != nil {
@@ -126,6 +126,11 @@ func TestTwoThousandInARow(t *testing.T) {
 	r := tr.stop()
 	if len(r.unloads) != rounds || r.trailer.Records != rounds || r.trailer.Incomplete != 0 {
 		t.Errorf("%d unloads reported of %d; trailer %+v", len(r.unloads), rounds, r.trailer)
+	}
+	// Where tasks are preempted inside the kernel, a program is skipped now and then
+	// for a task that has nothing to do with unloads.
+	if r.trailer.MissedProbes != 0 && series != "amd64-7" {
+		t.Errorf("%d probes missed", r.trailer.MissedProbes)
 	}
 	t.Logf("resident after %d unloads: %d kB, after %d: %d kB", settled, early, rounds, late)
 	if late > early+early/20 {
@@ -166,24 +171,26 @@ func TestLossIsTrue(t *testing.T) {
 		}
 	})
 	r := tr.stop()
-	var lost int64
-	for _, n := range r.trailer.LostEvents {
-		lost += n
-	}
+	lost := r.trailer.LostEvents["begin"] + r.trailer.LostEvents["end"]
 	if lost == 0 {
 		t.Fatal("nothing was lost: the test shows nothing")
 	}
-	whole, partial := 0, 0
+	// Each refusal makes two events, a beginning and an end, besides what happens
+	// to be waited for.
+	var read int64
+	partial := 0
 	for _, u := range r.unloads {
-		if u.Complete {
-			whole++
-		} else {
+		if u.Caller.PID != 0 {
+			read++
+		}
+		if u.Outcome == unload.Returned {
+			read++
+		}
+		if !u.Complete {
 			partial++
 		}
 	}
-	// Each refusal makes two events, a beginning and an end. A report that
-	// is complete took both, one that is not took one.
-	if read := int64(2*whole + partial); read+lost != 2*refused {
+	if read+lost != 2*refused {
 		t.Errorf("%d events read and %d lost of %d", read, lost, 2*refused)
 	}
 	if r.trailer.Incomplete != int64(partial) {
