@@ -86,7 +86,7 @@ func (a *assembler) stall(s *bpf.UnloadSlot, now uint64) unload.Stall {
 		if b := &st.Wait.Blocker; b.Kind == unload.KindWork {
 			b.PID, b.Comm = a.worker(wait.Blocker.Work)
 		}
-		lookAt(&st.Wait.Blocker)
+		lookAt(&st.Wait, st.Module, st.Caller.TID, procTasks)
 	}
 	return st
 }

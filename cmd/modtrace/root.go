@@ -111,6 +111,7 @@ func (c *cli) root() *cobra.Command {
 time went, and for a refusal why it was refused.`,
 		Example: `  sudo modtrace run -- rmmod tun       unload a module and see what happens
   sudo modtrace trace                  watch every unload on this machine
+  sudo modtrace stuck                  say where the unloads that hang now do, and on whom
   modtrace check                       what this kernel lets modtrace see`,
 		Version:               version(),
 		SilenceErrors:         true,
@@ -137,7 +138,7 @@ time went, and for a refusal why it was refused.`,
 		_ = flags.MarkHidden(hidden)
 	}
 	_ = root.RegisterFlagCompletionFunc("color", cobra.FixedCompletions([]string{"auto", "always", "never"}, cobra.ShellCompDirectiveNoFileComp))
-	root.AddCommand(c.runCommand(), c.traceCommand(), c.checkCommand(), c.completionCommand())
+	root.AddCommand(c.runCommand(), c.traceCommand(), c.stuckCommand(), c.checkCommand(), c.completionCommand())
 	root.InitDefaultHelpCmd()
 	for _, cmd := range root.Commands() {
 		if cmd.Name() == "help" {
