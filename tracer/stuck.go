@@ -125,7 +125,7 @@ func (s *scene) found() Found {
 // moduleOf is the module that a task unloads: what it has handed to the kernel,
 // or else the only one whose code it is in, "" if that cannot be told.
 func (s *scene) moduleOf(t *task) string {
-	if t.call == unix.SYS_DELETE_MODULE {
+	if t.call == deleteModule {
 		if name := argumentText(t.tid, t.arguments[0]); name != "" {
 			return name
 		}
@@ -140,15 +140,17 @@ func (s *scene) moduleOf(t *task) string {
 
 // stall tells of the unload that a task is in.
 func (s *scene) stall(t task, name string, f *Found) unload.Stall {
-	if t.asleep && s.reader != nil && len(t.stack) > 0 && !s.reader.complete(&t) {
-		f.Lacks = appendNew(f.Lacks, "the kernel's memory (/proc/kcore) cannot be read: how a task waits may be missing")
+	if s.reader != nil {
+		if err := s.reader.complete(&t); err != nil {
+			f.Lacks = appendNew(f.Lacks, fmt.Sprintf("%v: how a task waits is not seen to the end", err))
+		}
 	}
 	stack := withinCall(t.stack)
 	st := found(name)
 	st.Phase = phaseOf(stack, standing{s.modules[name], t.interruptible})
 	st.Start = startOf(t.pid)
 	st.Flags, st.Forced = flagNames(uint32(t.arguments[1]))
-	if t.call != unix.SYS_DELETE_MODULE {
+	if t.call != deleteModule {
 		st.Flags, st.Forced = []string{}, false
 	}
 	st.Caller = callerOf(&t)
@@ -329,7 +331,7 @@ func (s *scene) dead(name string) (unload.Stall, bool) {
 		// One whose init failed is on its way out as well, by the task that
 		// loads it; and who runs now may be in anything.
 		if s.reader == nil || slices.ContainsFunc(s.tasks, func(t task) bool {
-			return t.in("do_init_module", "load_module", "free_module") || t.inModule(name) != "" && t.call != unix.SYS_DELETE_MODULE && !t.kthread
+			return t.in("do_init_module", "load_module", "free_module") || t.inModule(name) != "" && t.call != deleteModule && !t.kthread
 		}) {
 			return st, false
 		}

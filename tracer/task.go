@@ -65,8 +65,10 @@ func (t *task) inModule(module string) string {
 // unloads says whether a task is in delete_module. A task that runs has no stack
 // to be seen, and the last call it made may be over.
 func (t *task) unloads() bool {
-	return inDelete(t.stack) || len(t.stack) == 0 && !t.kthread && t.call == unix.SYS_DELETE_MODULE
+	return inDelete(t.stack) || len(t.stack) == 0 && !t.kthread && t.call == deleteModule
 }
+
+const deleteModule = unix.SYS_DELETE_MODULE
 
 func inDelete(stack []string) bool {
 	return slices.ContainsFunc(stack, isDelete)
@@ -84,7 +86,7 @@ type taskReader struct {
 	loader *loader
 	iter   *link.Iter
 	names  *names
-	kernel *unwind.Kernel // nil where the kernel's memory may not be read
+	kernel *unwind.Kernel // once it is needed
 }
 
 func newTaskReader(o Options) (*taskReader, error) {
@@ -119,7 +121,6 @@ func newTaskReader(o Options) (*taskReader, error) {
 		return nil, joinClose(explainLoad("attaching the task iterator", err), l)
 	}
 	l.links = append(l.links, r.iter)
-	r.kernel, _ = unwind.Open() // without it, stacks lack what the scheduler does
 	return r, nil
 }
 
@@ -220,16 +221,22 @@ func (r *taskReader) task(record *bpf.TaskRecord, frames []uint64) task {
 	return t
 }
 
-// complete adds the frames of a sleeping task that the kernel left out. It says
-// whether it could.
-func (r *taskReader) complete(t *task) bool {
-	if r.kernel == nil || !t.asleep || t.address == 0 {
-		return false
+// complete adds the frames of a sleeping task that the kernel left out.
+func (r *taskReader) complete(t *task) error {
+	if !t.asleep || t.address == 0 {
+		return nil
+	}
+	if r.kernel == nil {
+		k, err := unwind.Open()
+		if err != nil {
+			return err
+		}
+		r.kernel = k
 	}
 	frames, err := r.kernel.Until(t.at, t.address)
 	if err != nil {
-		return false
+		return fmt.Errorf("following the stack of task %d: %w", t.tid, err)
 	}
 	t.stack = append(r.names.of(frames), t.stack...)
-	return true
+	return nil
 }
