@@ -23,7 +23,7 @@ func procTasks() []task {
 		t.pid, _ = strconv.Atoi(parts[2])
 		t.tid, _ = strconv.Atoi(parts[4])
 		state := stateOf(t.tid)
-		if state == "" || strings.Contains("ZXx", state) {
+		if state == "" || slices.Contains([]string{"Z", "X", "x"}, state) {
 			continue // it has ended
 		}
 		t.asleep, t.interruptible = state != "R", state == "S"

@@ -31,7 +31,7 @@ const (
 )
 
 // findORC finds the table. A kernel that has none keeps frame pointers: nil.
-func findORC(m Memory) (*orc, error) {
+func findORC() (*orc, error) {
 	at, err := symbols("__start_orc_unwind_ip", "__stop_orc_unwind_ip", "__start_orc_unwind")
 	if err != nil {
 		return nil, err

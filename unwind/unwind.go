@@ -41,7 +41,7 @@ func Open() (*Kernel, error) {
 	k := &Kernel{memory: m, switched: switchedARM64}
 	if runtime.GOARCH == "amd64" {
 		k.switched = switchedX86
-		if k.orc, err = findORC(m); err != nil {
+		if k.orc, err = findORC(); err != nil {
 			return nil, errors.Join(err, m.Close())
 		}
 	}

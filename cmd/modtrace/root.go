@@ -200,7 +200,7 @@ func (c *cli) prepare(*cobra.Command, []string) error {
 // traceFlags adds the flags of the commands that trace.
 func (c *cli) traceFlags(cmd *cobra.Command) {
 	cmd.Flags().StringVarP(&c.capture, "output", "o", "", "also write a capture to `FILE`")
-	cmd.Flags().DurationVar(&c.stall, "stall", 2*time.Second, "tell of unloads that hang in a phase for `DURATION`; 0 is never")
+	cmd.Flags().DurationVar(&c.stall, "stall", 2*time.Second, "report unloads that hang for `DURATION`, 0: never")
 	cmd.Flags().BoolVar(&c.strict, "strict", false, "exit with 4 when anything was lost or not seen")
 }
 
