@@ -66,7 +66,7 @@ func take(o Options) (*scene, error) {
 	before := moduleStates()
 	if s.reader != nil {
 		var now uint64
-		if s.tasks, now, err = s.reader.tasks(); err != nil {
+		if s.tasks, now, err = s.reader.tasks(everybody); err != nil {
 			return nil, joinClose(err, s.reader.loader)
 		}
 		s.now = time.Duration(now)
@@ -185,12 +185,12 @@ func (s *scene) watchRunning(st *unload.Stall, tid int) {
 	}
 	p := newPending()
 	for range looks {
-		all, _, err := s.reader.tasks()
+		all, _, err := s.reader.tasks(tid)
 		if err != nil {
 			return
 		}
 		for _, t := range all {
-			if t.tid == tid && !t.asleep && inDelete(t.stack) {
+			if !t.asleep && inDelete(t.stack) {
 				stack := belowPreemption(withinCall(t.stack))
 				p.addHot(0, stack)
 				st.Phase = phaseOf(stack, standing{state: s.modules[st.Module]})

@@ -136,8 +136,12 @@ func (r *taskReader) close() error {
 	return r.loader.close()
 }
 
-// tasks reads all tasks. now is the time by the scheduler's clock, 0 unknown.
-func (r *taskReader) tasks() (list []task, now uint64, err error) {
+// everybody stands for all tasks.
+const everybody = 0
+
+// tasks reads all tasks, or only one. now is the time by the scheduler's clock, 0
+// unknown.
+func (r *taskReader) tasks(only int) (list []task, now uint64, err error) {
 	// The time at which a task began to run last is also that of this one,
 	// which has just slept.
 	runtime.LockOSThread()
@@ -164,7 +168,9 @@ func (r *taskReader) tasks() (list []task, now uint64, err error) {
 		if int(record.Tid) == self {
 			now = record.Arrived
 		}
-		list = append(list, r.task(&record, frames))
+		if only == everybody || int(record.Tid) == only {
+			list = append(list, r.task(&record, frames))
+		}
 	}
 	return list, now, nil
 }

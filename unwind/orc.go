@@ -18,13 +18,17 @@ type orc struct {
 	count        int
 }
 
-// Registers and sizes of the table (arch/x86/include/asm/orc_types.h). The kinds
-// of entries have changed over time; none but calls is met in the scheduler.
+// Registers and sizes of the table (arch/x86/include/asm/orc_types.h). Registers
+// have other numbers since 7.0; those of the stack pointer and of its former value
+// mean nothing that is met in the scheduler in the other numbering, and a walk that
+// goes astray does not arrive. Of the kinds of entries only calls are met there.
 const (
 	orcUndefined = 0
-	orcPrevSP    = 1
 	orcBP        = 4
-	orcSP        = 5
+	orcSP        = 3
+	orcPrevSP    = 8
+	oldSP        = 5
+	oldPrevSP    = 1
 
 	ipSize    = 4
 	entrySize = 6
@@ -55,7 +59,7 @@ func (o *orc) caller(m Memory, f frame) (frame, error) {
 	}
 	cfa := f.sp
 	switch e.sp {
-	case orcSP:
+	case orcSP, oldSP:
 	case orcBP:
 		cfa = f.fp
 	default:
@@ -68,7 +72,7 @@ func (o *orc) caller(m Memory, f frame) (frame, error) {
 	}
 	switch e.bp {
 	case orcUndefined:
-	case orcPrevSP:
+	case orcPrevSP, oldPrevSP:
 		next.fp, err = word(m, cfa+uint64(int64(e.bpOffset)))
 	case orcBP:
 		next.fp, err = word(m, f.fp+uint64(int64(e.bpOffset)))

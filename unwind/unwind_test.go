@@ -36,7 +36,7 @@ const (
 
 // tabled makes a table of functions of 0x100 bytes each, whose frames are so
 // large; the last keeps its in the frame pointer.
-func tabled(sizes ...int16) (ram, *orc) {
+func tabled(sp, prevSP byte, sizes ...int16) (ram, *orc) {
 	o := &orc{ips: table, entries: table + 0x1000, count: len(sizes) + 1}
 	var ips, entries []byte
 	for i := range o.count {
@@ -44,21 +44,27 @@ func tabled(sizes ...int16) (ram, *orc) {
 		ips = binary.LittleEndian.AppendUint32(ips, uint32(text+uint64(i)*0x100-at))
 		size, register := int16(0), byte(orcUndefined)
 		if i < len(sizes) {
-			size, register = sizes[i], orcSP
+			size, register = sizes[i], sp
 		}
 		if i == len(sizes)-1 {
 			register = orcBP
 		}
 		entries = binary.LittleEndian.AppendUint16(entries, uint16(size))
 		entries = binary.LittleEndian.AppendUint16(entries, uint16(0xfff0)) // -16
-		entries = append(entries, register|orcPrevSP<<4, 0)
+		entries = append(entries, register|prevSP<<4, 0)
 	}
 	return ram{o.ips: ips, o.entries: entries}, o
 }
 
-// TestUntil walks over three frames to one that is known.
+// TestUntil walks over three frames to one that is known, by either numbering.
 func TestUntil(t *testing.T) {
-	m, o := tabled(24, 32, 16)
+	walk(t, orcSP, orcPrevSP)
+	walk(t, oldSP, oldPrevSP)
+}
+
+func walk(t *testing.T, sp, prevSP byte) {
+	t.Helper()
+	m, o := tabled(sp, prevSP, 24, 32, 16)
 	m[stack] = words(
 		0, 0, 0, 0, 0, 7, text+0x10, // as a switch leaves it
 		1, stack+15*8-16, text+0x110, // 24 bytes, the frame pointer below the address
