@@ -5,8 +5,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/modtrace/modtrace/cause"
+	"github.com/modtrace/modtrace/klog"
 	"github.com/modtrace/modtrace/unload"
 )
 
@@ -23,6 +25,24 @@ func lookAt(w *unload.Wait, module string, tid int, tasks func() []task) {
 	if b.PID != 0 && b.Stack == nil {
 		b.Stack = stackOf(b.PID)
 	}
+	if w.Cause == unload.CauseNetdevUsers && b.Users == 0 {
+		b.Users = usersOf(b.Detail)
+	}
+}
+
+// usersOf is how many users an interface still has by the kernel's log, 0 if that
+// does not say (yet).
+func usersOf(name string) int64 {
+	lines, err := klog.Read()
+	if err != nil {
+		return 0
+	}
+	for _, i := range klog.Interfaces(lines, time.Duration(monotonic()), complaints()) {
+		if i.Name == name {
+			return i.Users
+		}
+	}
+	return 0
 }
 
 // finder is how a blocker is found by the cause of the wait; nil for the causes
