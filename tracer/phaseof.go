@@ -9,8 +9,8 @@ import (
 
 // standing is what is known of an unload besides its stack.
 type standing struct {
-	// state is the module's by /proc/modules, "" when it is not listed: not any
-	// more, from free.arch on.
+	// state is the module's by /sys/module, "" when it is not there: not any more,
+	// from free.arch on.
 	state string
 	// interruptible says that the task sleeps so that signals wake it.
 	interruptible bool
@@ -75,28 +75,20 @@ func phaseOf(stack []string, s standing) unload.PhaseName {
 	return s.unnamed()
 }
 
-// freePhase is the one within free_module. It takes module_mutex twice: to mark
-// the module unformed, which unlists it, and to take it off the list.
+// freePhase is the one within free_module. Where its steps cannot be told apart, as
+// when it waits for module_mutex, which it takes twice, it is the earliest.
 func freePhase(called []string, s standing) unload.PhaseName {
-	listed := s.state != ""
 	if len(called) > 0 {
-		outermost := called[len(called)-1]
 		for _, step := range freeing() {
-			if on(step.functions...)(outermost) {
+			if on(step.functions...)(called[len(called)-1]) {
 				return step.phase
 			}
 		}
-		if mutex(outermost) && listed {
-			return unload.FreeArch
-		}
-		if mutex(outermost) {
-			return unload.FreeParams
-		}
 	}
-	if listed {
+	if s.state != "" {
 		return unload.FreeSysfs
 	}
-	return ""
+	return unload.FreeArch
 }
 
 func mutex(frame string) bool { return strings.Contains(cause.Function(frame), "mutex_lock") }

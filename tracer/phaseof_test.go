@@ -8,7 +8,7 @@ import (
 
 // TestPhaseOf has what is above delete_module on the stack of a task that unloads.
 func TestPhaseOf(t *testing.T) {
-	live, leaving, gone := standing{state: "Live"}, standing{state: going}, standing{}
+	live, leaving, gone := standing{state: "live"}, standing{state: going}, standing{}
 	sleep := []string{"schedule+0x27", "schedule_timeout+0x12f", "wait_for_completion+0x8a"}
 	for _, c := range []struct {
 		name   string
@@ -37,15 +37,15 @@ func TestPhaseOf(t *testing.T) {
 		{"async, left by a jump", []string{"schedule+0x1", "async_synchronize_cookie_domain+0x1"}, leaving, unload.Async},
 		{"sysfs", []string{"kernfs_drain+0x1", "__kernfs_remove+0x1", "mod_sysfs_teardown+0x1", "free_module+0x1"}, leaving, unload.FreeSysfs},
 		{"sysfs, inlined", []string{"wait_for_completion+0x1", "kobject_put+0x1", "free_module+0x1"}, leaving, unload.FreeSysfs},
-		{"unformed", []string{"__mutex_lock.constprop.0+0x1", "free_module+0x41"}, leaving, unload.FreeArch},
+		{"unformed, or off the list", []string{"__mutex_lock.constprop.0+0x1", "free_module+0x41"}, gone, unload.FreeArch},
 		{"architecture", []string{"module_arch_cleanup+0x1", "free_module+0x1"}, gone, unload.FreeArch},
 		{"dependents", []string{"module_unload_free+0x1", "free_module+0x1"}, gone, unload.FreeDeps},
 		{"parameters", []string{"module_destroy_params+0x1", "free_module+0x1"}, gone, unload.FreeParams},
-		{"module_mutex again", []string{"__mutex_lock.constprop.0+0x1", "free_module+0x91"}, gone, unload.FreeParams},
 		{"grace period", append(sleep[:3:3], "__wait_rcu_gp+0x1", "synchronize_rcu_normal.part.0+0x1", "synchronize_rcu_normal+0x1", "free_module+0x1"), gone, unload.FreeUnlink},
 		{"grace period, 7.x", []string{"__wait_for_common+0x97", "synchronize_rcu_normal+0xe8", "free_module+0xc6"}, gone, unload.FreeUnlink},
 		{"memory", []string{"vfree+0x1", "execmem_free+0x1", "free_mod_mem.constprop.0+0x1", "free_module+0x1"}, gone, unload.FreeMemory},
-		{"somewhere in free_module", []string{"free_module+0x1"}, gone, ""},
+		{"somewhere in free_module", []string{"free_module+0x1"}, gone, unload.FreeArch},
+		{"at the start of free_module", []string{"free_module+0x1"}, leaving, unload.FreeSysfs},
 		{"nothing known", nil, gone, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -124,22 +124,20 @@ func sysfsFile(t *task) string {
 	return strings.TrimSuffix(path, " (deleted)") // that is what the unload waits to do
 }
 
-// moduleStates is what /proc/modules says of each module.
+// moduleStates is the state of each module, from sysfs: who reads /proc/modules
+// waits for module_mutex, which an unload that hangs may hold (kernel/module/
+// procfs.c, m_start).
 func moduleStates() map[string]string {
 	states := map[string]string{}
-	b, err := os.ReadFile("/proc/modules")
-	if err != nil {
-		return states
-	}
-	for line := range strings.Lines(string(b)) {
-		// name size count users state address
-		if fields := strings.Fields(line); len(fields) >= 5 {
-			states[fields[0]] = fields[4]
+	files, _ := filepath.Glob("/sys/module/*/initstate") // the pattern is not malformed
+	for _, file := range files {
+		if b, err := os.ReadFile(file); err == nil {
+			states[filepath.Base(filepath.Dir(file))] = strings.TrimSpace(string(b))
 		}
 	}
 	return states
 }
 
 // going is the state of a module whose unload has been decided
-// (kernel/module/procfs.c, m_show).
-const going = "Unloading"
+// (kernel/module/sysfs.c, show_initstate).
+const going = "going"
