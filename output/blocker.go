@@ -17,6 +17,8 @@ const (
 // who names a task, "" if nothing is known of it.
 func (s screen) who(b unload.Blocker) string {
 	switch {
+	case b.Candidates > 1:
+		return fmt.Sprintf("one of %d tasks", b.Candidates)
 	case b.Comm != "" && b.PID > 0:
 		return fmt.Sprintf("%s (pid %d)", s.name(b.Comm, 32), b.PID)
 	case b.Comm != "":
@@ -67,7 +69,7 @@ func (s screen) agent(b unload.Blocker) string {
 	case who == "":
 		return function
 	}
-	return who + suffix(" in ", function)
+	return who + suffix(" in ", function) + suffix(", ", detail)
 }
 
 // workItem names a work item, its queue and its worker.
@@ -89,6 +91,8 @@ func (s screen) workqueue(b unload.Blocker) string {
 func (s screen) thread(b unload.Blocker) string {
 	who, function := s.who(b), s.function(b)
 	switch {
+	case b.Candidates > 1:
+		return fmt.Sprintf("one of %d kernel threads to stop", b.Candidates)
 	case b.Comm != "":
 		return "kernel thread " + who + suffix(" in ", function) + " to stop"
 	case who != "":
@@ -103,6 +107,9 @@ func (s screen) thread(b unload.Blocker) string {
 func (s screen) users(b unload.Blocker, kind, named string) string {
 	thing := either(named, s.detail(b), article(kind))
 	text := "users of " + thing
+	if b.Users > 0 {
+		text = count(b.Users, "user", "users") + " of " + thing
+	}
 	if who := s.who(b); who != "" {
 		text = who + ", which uses " + thing
 	}

@@ -38,7 +38,7 @@ func drawings(t testing.TB) []drawing {
 	for _, s := range streams(t) {
 		all = append(all, drawing{s.name, func(b *bytes.Buffer, o TableOptions) error { return s.report(NewTable(b, o)) }})
 	}
-	for _, st := range stalls() {
+	for _, st := range append(stalls(), stuck()...) {
 		all = append(all, drawing{st.name, func(b *bytes.Buffer, o TableOptions) error { return NewTable(b, o).Stall(st.Stall) }})
 	}
 	plan := func(name string, hooks []unload.Hook) {

@@ -46,6 +46,9 @@ func remedies() []advice {
 
 // remedy says what can be done about a stall, "" if nothing is certain.
 func (s screen) remedy(st unload.Stall) string {
+	if st.Outcome == unload.Died {
+		return "reboot: no other task can end the unload, and until then the module can be neither used, unloaded nor loaded again"
+	}
 	w, ok := lasting(st)
 	if !ok && st.Wait.Count == 0 {
 		return s.profile(st)

@@ -1,6 +1,7 @@
 package output
 
 import (
+	"fmt"
 	"reflect"
 	"slices"
 
@@ -16,11 +17,17 @@ func (t *table) Stall(st unload.Stall) error {
 	}
 	known := st.Unload
 	known.Complete = true // it is not over: that needs no explanation
+	if st.Found {
+		known.Missing = nil // nor that it was not watched: how long it takes is given as a bound
+	}
 	return t.print(slices.Concat(t.sentence(red, t.stuck(st)), t.unknowns(known), t.stallTree(st), facts))
 }
 
 // stuck answers in one line where an unload hangs and on whom.
 func (s screen) stuck(st unload.Stall) string {
+	if st.Outcome == unload.Died {
+		return s.dead(st)
+	}
 	text := s.name(st.Module, longestName) + " is stuck"
 	if moves(st) {
 		text = s.name(st.Module, longestName) + " is slow"
@@ -28,7 +35,31 @@ func (s screen) stuck(st unload.Stall) string {
 	if st.Phase != "" {
 		text += ": in " + s.place(current(st))
 	}
-	return text + " for " + s.duration(st.Elapsed) + ", " + s.plight(st)
+	return text + s.lasted(st) + ", " + s.plight(st)
+}
+
+// lasted says for how long it has been like that, as far as that is known.
+func (s screen) lasted(st unload.Stall) string {
+	switch {
+	case !st.Found:
+		return " for " + s.duration(st.Elapsed)
+	case st.Elapsed > 0:
+		return " for at least " + s.duration(st.Elapsed)
+	}
+	return ""
+}
+
+// dead tells of an unload that nobody will bring to an end.
+func (s screen) dead(st unload.Stall) string {
+	text := s.name(st.Module, longestName) + " is half unloaded until reboot: "
+	if st.Caller.Comm == "" {
+		return text + "the task that unloaded it is gone"
+	}
+	text += fmt.Sprintf("the task that unloaded it, %s (pid %d), died", s.name(st.Caller.Comm, 32), st.Caller.PID)
+	if st.Phase != "" {
+		text += " in " + s.phase(st.Phase)
+	}
+	return text + " " + s.duration(st.Elapsed) + " ago"
 }
 
 // plight says what keeps a stalled unload: the wait it is in, or the many that
@@ -90,6 +121,9 @@ func current(st unload.Stall) unload.Phase {
 
 // stallTree is the tree with the present wait on top of its own limb.
 func (s screen) stallTree(st unload.Stall) []string {
+	if st.Outcome == unload.Died {
+		return s.deathPlace(st)
+	}
 	if st.Wait.Count == 0 {
 		return s.tree(st.Unload)
 	}
@@ -135,10 +169,30 @@ func (s screen) stallFacts(st unload.Stall) []fact {
 		all = append(all, fact{key: "cgroup", lines: []string{cgroup}})
 	}
 	if text := began(st.Unload); text != "" {
-		all = append(all, fact{key: "began", lines: []string{text}})
+		key := "began"
+		switch {
+		case st.Outcome == unload.Died:
+			key = "died"
+		case st.Found:
+			text = "not before " + text + ", when its caller was started"
+		}
+		all = append(all, fact{key: key, lines: []string{text}})
 	}
 	if text := s.remedy(st); text != "" {
 		all = append(all, fact{key: "to do", lines: []string{text}, whole: true})
 	}
 	return append(all, s.effects(st.Unload)...)
+}
+
+// deathPlace tells where a task died.
+func (s screen) deathPlace(st unload.Stall) []string {
+	at := s.spot(st.Wait.Stack)
+	if at == "" && len(st.Wait.Stack) == 0 {
+		return nil
+	}
+	l := limb{head: "it died in " + either("", at, "a place that is not known")}
+	if s.verbose {
+		l.branches = []branch{{text: "its stack:", more: s.frames(st.Wait.Stack)}}
+	}
+	return s.grow([]limb{l})
 }

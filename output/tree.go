@@ -197,6 +197,9 @@ func (s screen) frames(stack []string) []string {
 // hotLimb tells where a phase ran, by the share of the samples of it.
 func (s screen) hotLimb(p unload.Phase) limb {
 	l := limb{head: fmt.Sprintf("%s ran %s in", s.place(p), s.duration(p.OnCPU))}
+	if p.OnCPU == 0 { // it was only looked at
+		l.head = s.place(p) + " ran in"
+	}
 	if s.verbose {
 		l.branches = s.eachHot(p.Hot)
 		return l

@@ -106,14 +106,20 @@ func (n *names) place(address uint64, text string) {
 
 // function names the function that begins at an address.
 func (n *names) function(address uint64) (function, module string) {
-	if address == 0 {
-		return "", ""
-	}
-	frame := n.of([]uint64{address + 1})[0]
-	if frame == unnamed {
-		return "", ""
-	}
+	frame := n.at(address)
 	return cause.Function(frame), cause.Module(frame)
+}
+
+// at names the function that begins at an address as a frame is named, "" if it
+// has none.
+func (n *names) at(address uint64) string {
+	if address == 0 {
+		return ""
+	}
+	if frame := n.of([]uint64{address + 1})[0]; frame != unnamed {
+		return frame
+	}
+	return ""
 }
 
 // forget drops what is known of modules: another may come to lie where one was.

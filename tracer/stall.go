@@ -83,7 +83,7 @@ func (a *assembler) stall(s *bpf.UnloadSlot, now uint64) unload.Stall {
 		st.Wait = a.begun(w).wait
 		st.Wait.Duration = int64(now - w.Since)
 		st.Wait.Longest = st.Wait.Duration
-		lookAt(&st.Wait.Blocker)
+		lookAt(&st.Wait, st.Module, st.Caller.TID, procTasks)
 	}
 	return st
 }

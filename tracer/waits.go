@@ -216,14 +216,17 @@ func withoutTrampolines(stack []string) []string {
 
 // addSample counts a stack in which the task was found running.
 func (a *assembler) addSample(p *pending, e *bpf.UnloadSample) {
-	stack := belowInterrupt(a.names.of(e.Stack[:e.Depth]))
-	key := fmt.Sprint(e.Boundary, strings.Join(stack, "\n"))
+	p.addHot(e.Boundary, belowInterrupt(a.names.of(e.Stack[:e.Depth])))
+}
+
+func (p *pending) addHot(boundary uint32, stack []string) {
+	key := fmt.Sprint(boundary, strings.Join(stack, "\n"))
 	h := p.hot[key]
 	if h == nil {
 		if len(p.hot) >= maxFolds {
 			return
 		}
-		h = &hot{e.Boundary, unload.Hot{Stack: stack}}
+		h = &hot{boundary, unload.Hot{Stack: stack}}
 		p.hot[key] = h
 	}
 	h.hot.Samples++

@@ -107,6 +107,10 @@ type Blocker struct {
 	Module   string   `json:"module,omitempty"`   // that Function belongs to
 	Detail   string   `json:"detail,omitempty"`   // a workqueue, interface or file by name
 	Stack    []string `json:"stack,omitempty"`    // what it was doing
+	// Candidates says, when it is above 1, that the blocker is one of so many
+	// and that it is not known which.
+	Candidates int   `json:"candidates,omitempty"`
+	Users      int64 `json:"users,omitempty"` // of an interface, as the kernel counts them
 }
 
 // Kinds of blockers and wakers.

@@ -203,6 +203,10 @@ type Stall struct {
 	Elapsed int64     `json:"elapsed_ns"` // in that phase
 	// Wait is the one it is in; its Count is 0 when the task runs.
 	Wait Wait `json:"wait"`
+	// Found says that the unload was found hanging and not watched from its
+	// beginning: Elapsed is the least that it can be, and Start, the start of
+	// its caller, the earliest. When its task has died, both are from then on.
+	Found bool `json:"found"`
 }
 
 // Header opens a stream of records.

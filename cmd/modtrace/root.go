@@ -111,6 +111,7 @@ func (c *cli) root() *cobra.Command {
 time went, and for a refusal why it was refused.`,
 		Example: `  sudo modtrace run -- rmmod tun       unload a module and see what happens
   sudo modtrace trace                  watch every unload on this machine
+  sudo modtrace stuck                  say where the unloads that hang now do, and on whom
   modtrace check                       what this kernel lets modtrace see`,
 		Version:               version(),
 		SilenceErrors:         true,
@@ -137,7 +138,7 @@ time went, and for a refusal why it was refused.`,
 		_ = flags.MarkHidden(hidden)
 	}
 	_ = root.RegisterFlagCompletionFunc("color", cobra.FixedCompletions([]string{"auto", "always", "never"}, cobra.ShellCompDirectiveNoFileComp))
-	root.AddCommand(c.runCommand(), c.traceCommand(), c.checkCommand(), c.completionCommand())
+	root.AddCommand(c.runCommand(), c.traceCommand(), c.stuckCommand(), c.checkCommand(), c.completionCommand())
 	root.InitDefaultHelpCmd()
 	for _, cmd := range root.Commands() {
 		if cmd.Name() == "help" {
@@ -199,7 +200,7 @@ func (c *cli) prepare(*cobra.Command, []string) error {
 // traceFlags adds the flags of the commands that trace.
 func (c *cli) traceFlags(cmd *cobra.Command) {
 	cmd.Flags().StringVarP(&c.capture, "output", "o", "", "also write a capture to `FILE`")
-	cmd.Flags().DurationVar(&c.stall, "stall", 2*time.Second, "tell of an unload that stays in one phase for `DURATION` while it hangs; 0 tells nothing")
+	cmd.Flags().DurationVar(&c.stall, "stall", 2*time.Second, "report unloads that hang for `DURATION`, 0: never")
 	cmd.Flags().BoolVar(&c.strict, "strict", false, "exit with 4 when anything was lost or not seen")
 }
 

@@ -29,16 +29,17 @@ type hang struct {
 
 func hangs() []hang {
 	helper := unload.Blocker{Kind: unload.KindTask, Comm: "hang-helper"}
+	owner := func(lock string) unload.Blocker { b := helper; b.Detail = lock; return b }
 	return []hang{
 		{kind: "completion", cause: unload.CauseCompletion},
 		{kind: "work", cause: unload.CauseWorkqueue,
 			blocker: unload.Blocker{Kind: unload.KindWork, Comm: "kworker", Function: "hang_work_fn", Module: "hang"}, doing: "process_one_work"},
 		{kind: "workqueue", cause: unload.CauseWorkqueue, blocker: unload.Blocker{Kind: unload.KindWorkqueue, Detail: "hang_wq"}},
 		{kind: "kthread", cause: unload.CauseKthreadStop, blocker: helper, doing: "deaf_thread"},
-		{kind: "mutex", cause: unload.CauseMutex, blocker: helper, lacks: []string{"amd64-5.10"}, doing: "mutex_holder"},
-		{kind: "rwsem", cause: unload.CauseRWSem, blocker: helper, lacks: []string{"amd64-5.10"}, doing: "rwsem_holder"},
+		{kind: "mutex", cause: unload.CauseMutex, blocker: owner("hang_mutex"), lacks: []string{"amd64-5.10"}, doing: "mutex_holder"},
+		{kind: "rwsem", cause: unload.CauseRWSem, blocker: owner("hang_rwsem"), lacks: []string{"amd64-5.10"}, doing: "rwsem_holder"},
 		{kind: "srcu", cause: unload.CauseSRCU},
-		{kind: "sysfs", cause: unload.CauseKernfsDrain, lacks: []string{"amd64-5.10"},
+		{kind: "sysfs", cause: unload.CauseKernfsDrain,
 			blocker: unload.Blocker{Kind: unload.KindFile, Comm: "cat", Detail: "/sys/kernel/hang/block"}, doing: "block_show"},
 		{kind: "netdev", cause: unload.CauseNetdevUsers, blocker: unload.Blocker{Kind: unload.KindInterface, Detail: "hang0"}},
 	}
@@ -51,15 +52,7 @@ func setToHang(t *testing.T, kind string) {
 	fixture(t, "hang", "kind="+kind)
 	removed(t, "release")
 	if kind == "sysfs" {
-		reader := exec.Command("cat", "/sys/kernel/hang/block")
-		if err := reader.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = reader.Wait() })
-		await(t, "somebody to read", func() bool {
-			b, err := os.ReadFile("/proc/" + strconv.Itoa(reader.Process.Pid) + "/stack")
-			return err == nil && strings.Contains(string(b), "block_show")
-		})
+		readBlock(t)
 	}
 }
 
@@ -79,6 +72,20 @@ func hung(t *testing.T, kind string) ran {
 		_ = os.WriteFile("/sys/module/release/parameters/go", []byte("1"), 0)
 	}()
 	return run(t, "run", "--json", "--stall", "250ms", "--", "busybox", "rmmod", "hang")
+}
+
+// readBlock reads the file of the module hang that blocks.
+func readBlock(t *testing.T) {
+	t.Helper()
+	reader := exec.Command("cat", "/sys/kernel/hang/block")
+	if err := reader.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = reader.Wait() })
+	await(t, "somebody to read", func() bool {
+		b, err := os.ReadFile("/proc/" + strconv.Itoa(reader.Process.Pid) + "/stack")
+		return err == nil && strings.Contains(string(b), "block_show")
+	})
 }
 
 // TestHangs has exit functions hang in the ways that they do in the wild: while
@@ -107,13 +114,24 @@ func TestHangs(t *testing.T) {
 				t.Errorf("the first stall is told of after %d ns", first)
 			}
 			h.check(t, series, "at the end", exit.Waits[0])
-			h.check(t, series, "in the stall", r.stalls[0].Wait)
+			h.whileIt().check(t, series, "in the stall", r.stalls[0].Wait)
 			doing := slices.ContainsFunc(r.stalls[0].Wait.Blocker.Stack, func(f string) bool { return cause.Function(f) == h.doing })
 			if h.doing != "" && !slices.Contains(h.lacks, series) && !doing {
 				t.Errorf("the blocker is not in %s: %q", h.doing, r.stalls[0].Wait.Blocker.Stack)
 			}
 		})
 	}
+}
+
+// whileIt is what is said while it hangs, when more can be seen than at the end.
+func (h hang) whileIt() hang {
+	switch now := byState(h); h.kind {
+	case "sysfs", "srcu":
+		return now
+	case "workqueue": // what its function is, its worker's stack does not say
+		h.blocker.Comm = now.blocker.Comm
+	}
+	return h
 }
 
 // check holds a wait against what it must be.
@@ -124,7 +142,7 @@ func (h hang) check(t *testing.T, series, when string, w unload.Wait) {
 		want = unload.Blocker{}
 	}
 	if h.kind == "sysfs" && when == "at the end" {
-		want.Comm, want.Detail = "", "block" // the reader has gone by then
+		want.Detail = "" // the reader has closed it by then
 	}
 	if want.Comm != "" && got.PID == 0 {
 		t.Errorf("%s: no process number: %+v", when, got)

@@ -1,0 +1,247 @@
+package tracer
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
+
+	"github.com/modtrace/modtrace/bpf"
+	"github.com/modtrace/modtrace/cause"
+	"github.com/modtrace/modtrace/unwind"
+)
+
+// task is what one task is doing.
+type task struct {
+	pid, tid int
+	asleep   bool
+	// interruptible says that it sleeps so that signals wake it.
+	interruptible bool
+	kthread       bool
+	stopping      bool   // a kernel thread that was told to end
+	arrived       uint64 // when it began to run last, by the scheduler's clock; 0 unknown
+	call          int64  // the system call that it was in last, -1 unknown
+	arguments     [2]uint64
+	stack         []string // innermost first, without the scheduler's frames
+	work          string   // of a kworker: the work function that it runs, as a frame
+	awaited       []int    // the tasks that wait for that
+
+	at      unwind.Place
+	address uint64 // of the innermost frame, 0 unknown
+}
+
+// in says that a function is on the task's stack; names that end in * are the
+// beginning of names.
+func (t *task) in(functions ...string) bool { return slices.ContainsFunc(t.stack, on(functions...)) }
+
+// on gives a test of frames for functions.
+func on(functions ...string) func(frame string) bool {
+	return func(frame string) bool {
+		f := cause.Function(frame)
+		return slices.ContainsFunc(functions, func(name string) bool {
+			beginning, open := strings.CutSuffix(name, "*")
+			return f == beginning || open && strings.HasPrefix(f, beginning)
+		})
+	}
+}
+
+// inModule gives the innermost frame of a module, "" if the task is in none.
+func (t *task) inModule(module string) string {
+	i := slices.IndexFunc(t.stack, func(frame string) bool { return cause.Module(frame) == module })
+	if i < 0 || module == "" {
+		return ""
+	}
+	return t.stack[i]
+}
+
+// unloads says whether a task is in delete_module. A task that runs has no stack
+// to be seen, and the last call it made may be over.
+func (t *task) unloads() bool {
+	return inDelete(t.stack) || len(t.stack) == 0 && !t.kthread && t.call == deleteModule
+}
+
+const deleteModule = unix.SYS_DELETE_MODULE
+
+func inDelete(stack []string) bool {
+	return slices.ContainsFunc(stack, isDelete)
+}
+
+// isDelete knows the system call, which is called after the machine that it is
+// compiled for.
+func isDelete(frame string) bool {
+	return strings.HasSuffix(cause.Function(frame), "_sys_delete_module")
+}
+
+// taskReader reads all tasks of the machine by a BPF iterator
+// (Documentation/bpf/bpf_iterators.rst).
+type taskReader struct {
+	loader *loader
+	iter   *link.Iter
+	names  *names
+	kernel *unwind.Kernel // once it is needed
+}
+
+func newTaskReader(o Options) (*taskReader, error) {
+	spec, err := bpf.LoadTask()
+	if err != nil {
+		return nil, fmt.Errorf("reading the BPF object: %w", err)
+	}
+	l := &loader{spec: spec, canProbe: Lockdown() != confidentiality}
+	if err := l.readTypes(o.BTF); err != nil {
+		return nil, err
+	}
+	if err := spec.Variables["can_probe"].Set(l.canProbe); err != nil {
+		return nil, fmt.Errorf("setting can_probe: %w", err)
+	}
+	_ = rlimit.RemoveMemlock() // see newLoader
+
+	only := spec.Copy()
+	only.Programs = nil
+	maps, err := ebpf.NewCollection(only)
+	if err != nil {
+		return nil, explainLoad("creating BPF maps", err)
+	}
+	l.maps, l.vars = maps.Maps, maps.Variables
+	program, err := l.load(candidate{program: "tasks"})
+	if err != nil {
+		return nil, joinClose(explainLoad("loading the task iterator", err), l)
+	}
+	l.programs = append(l.programs, program)
+	l.symbols, _ = l.load(candidate{program: "symbols"}) // without it, names come from elsewhere
+	r := &taskReader{loader: l, names: newNames(l.asker())}
+	if r.iter, err = link.AttachIter(link.IterOptions{Program: program}); err != nil {
+		return nil, joinClose(explainLoad("attaching the task iterator", err), l)
+	}
+	l.links = append(l.links, r.iter)
+	return r, nil
+}
+
+func joinClose(err error, l *loader) error {
+	_ = l.close() // what failed before matters
+	return err
+}
+
+func (r *taskReader) close() error {
+	if r.kernel != nil {
+		_ = r.kernel.Close() // only read
+	}
+	return r.loader.close()
+}
+
+// everybody stands for all tasks.
+const everybody = 0
+
+// tasks reads all tasks, or only one. now is the time by the scheduler's clock, 0
+// unknown.
+func (r *taskReader) tasks(only int) (list []task, now uint64, err error) {
+	// The time at which a task began to run last is also that of this one,
+	// which has just slept.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	nap := unix.NsecToTimespec(1e6)
+	_ = unix.Nanosleep(&nap, nil)
+
+	seq, err := r.iter.Open()
+	if err != nil {
+		return nil, 0, fmt.Errorf("reading tasks: %w", err)
+	}
+	defer seq.Close()
+	raw, err := io.ReadAll(seq)
+	if err != nil {
+		return nil, 0, fmt.Errorf("reading tasks: %w", err)
+	}
+	self := unix.Gettid()
+	for len(raw) > 0 {
+		var record bpf.TaskRecord
+		var frames []uint64
+		if frames, raw, err = decodeTask(raw, &record); err != nil {
+			return nil, 0, err
+		}
+		if int(record.Tid) == self {
+			now = record.Arrived
+		}
+		if only == everybody || int(record.Tid) == only {
+			list = append(list, r.task(&record, frames))
+		}
+	}
+	return list, now, nil
+}
+
+// decodeTask takes the first task off raw.
+func decodeTask(raw []byte, into *bpf.TaskRecord) (frames []uint64, rest []byte, err error) {
+	size := binary.Size(into)
+	least := size - binary.Size(into.Stack)
+	padded := make([]byte, size)
+	if len(raw) < least {
+		return nil, nil, fmt.Errorf("reading tasks: %w: %d bytes", errDamaged, len(raw))
+	}
+	copy(padded, raw)
+	if _, err := binary.Decode(padded, binary.NativeEndian, into); err != nil {
+		return nil, nil, fmt.Errorf("reading tasks: %w", err)
+	}
+	end := least + 8*int(into.Depth)
+	if int(into.Depth) > len(into.Stack) || end > len(raw) {
+		return nil, nil, fmt.Errorf("reading tasks: %w: %d frames", errDamaged, into.Depth)
+	}
+	return into.Stack[:into.Depth], raw[end:], nil
+}
+
+// States of a task (include/linux/sched.h).
+const (
+	taskInterruptible   = 1
+	taskUninterruptible = 2
+)
+
+func (r *taskReader) task(record *bpf.TaskRecord, frames []uint64) task {
+	t := task{
+		pid: int(record.Pid), tid: int(record.Tid),
+		asleep:        record.State != 0,
+		interruptible: record.State&(taskInterruptible|taskUninterruptible) == taskInterruptible,
+		kthread:       record.Kthread != 0,
+		stopping:      record.ShouldStop != 0,
+		arrived:       record.Arrived,
+		call:          int64(record.Call),
+		arguments:     record.Argument,
+		stack:         r.names.of(frames),
+		at:            unwind.Place{SP: record.Sp, FP: record.Fp},
+	}
+	if len(frames) > 0 {
+		t.address = frames[0]
+	}
+	if record.Work != 0 {
+		t.work = r.names.at(record.Work)
+	}
+	for _, b := range record.Barrier {
+		if cause.Function(r.names.at(b.Func)) == "wq_barrier_func" {
+			t.awaited = append(t.awaited, int(b.Tid))
+		}
+	}
+	return t
+}
+
+// complete adds the frames of a sleeping task that the kernel left out.
+func (r *taskReader) complete(t *task) error {
+	if !t.asleep || t.address == 0 {
+		return nil
+	}
+	if r.kernel == nil {
+		k, err := unwind.Open()
+		if err != nil {
+			return err
+		}
+		r.kernel = k
+	}
+	frames, err := r.kernel.Until(t.at, t.address)
+	if err != nil {
+		return fmt.Errorf("following the stack of task %d: %w", t.tid, err)
+	}
+	t.stack = append(r.names.of(frames), t.stack...)
+	return nil
+}
