@@ -107,12 +107,21 @@ func TestThousandsThatWait(t *testing.T) {
 			t.Errorf("%s grew from %d to %d kB", what, early[what], of)
 		}
 	}
-	if s.unloads != rounds || s.trailer.Records != int64(rounds) || s.trailer.Incomplete != int64(s.partial) {
-		t.Errorf("%d unloads of %d, %d of them partial; trailer %+v", s.unloads, rounds, s.partial, s.trailer)
+	// An unload goes unreported only when all that is known of it was lost.
+	if unseen := int64(rounds - s.unloads); unseen < 0 || unseen > s.trailer.LostEvents["begin"] {
+		t.Errorf("%d unloads of %d are reported", s.unloads, rounds)
+	}
+	if s.trailer.Records != int64(s.unloads) || s.trailer.Incomplete != int64(s.partial) {
+		t.Errorf("%d unloads, %d of them partial", s.unloads, s.partial)
 	}
 	// Each sleeps twice; a work item may be done before it is waited for.
-	if lost := (ran{trailer: &s.trailer}).lost(); lost != s.lost || s.waits+lost < int64(2*rounds) {
+	lost := (ran{trailer: &s.trailer}).lost()
+	if s.waits+lost < int64(2*rounds) || int64(s.partial) > lost || s.lost > lost {
 		t.Errorf("%d waits, %d events lost, %d of them told of with their unload", s.waits, lost, s.lost)
+	}
+	// A machine that is busy with other things may make it lose some.
+	if lost > int64(rounds)/5 {
+		t.Errorf("%d events lost in %d unloads", lost, rounds)
 	}
 }
 
