@@ -67,6 +67,11 @@ func suffixes() []string {
 	return []string{".isra.", ".constprop.", ".part.", ".cold", ".llvm.", ".lto_priv."}
 }
 
+// padding begins the names of the bytes before a function, which never run. What
+// is about to run the function's first one may be taken to be there: addresses on
+// stacks are those behind a call (scripts/mod and objtool, CONFIG_PREFIX_SYMBOLS).
+const padding = "__pfx_"
+
 // Function is the name of a frame's function: without offset, module, or what
 // the compiler has added.
 func Function(frame string) string {
@@ -79,7 +84,7 @@ func Function(frame string) string {
 			name = name[:i]
 		}
 	}
-	return name
+	return strings.TrimPrefix(name, padding)
 }
 
 // Module is the module of a frame's function, "" for the kernel itself. The

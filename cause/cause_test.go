@@ -21,6 +21,7 @@ func TestFunction(t *testing.T) {
 		"__synchronize_srcu.part.0.isra.0":          {"__synchronize_srcu", ""},
 		"kernfs_drain.cold+0x3":                     {"kernfs_drain", ""},
 		"scan_async.llvm.1234567890+0x3 [usbcore]":  {"scan_async", "usbcore"},
+		"__pfx_smp_call_function_single+0x10":       {"smp_call_function_single", ""},
 		"bpf_trampoline_6442512345+0x3f/0x1000":     {"bpf_trampoline_6442512345", ""},
 		"bpf_prog_a1b2c3d4e5f60718_on_switch [bpf]": {"bpf_prog_a1b2c3d4e5f60718_on_switch", "bpf"},
 		"0xffffffffc043912c":                        {"0xffffffffc043912c", ""},

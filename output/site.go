@@ -19,11 +19,13 @@ func site(stack []string) (frame string) {
 }
 
 // working is the part of a running task's stack that says what it does: not how
-// it passes the time (lib/delay.c).
+// it passes the time (lib/delay.c), nor where it lets interrupts in again, which
+// is when a sample that was due before is taken (kernel/locking/spinlock.c).
 func working(stack []string) []string {
 	for i, f := range stack {
 		name := strings.TrimLeft(cause.Function(f), "_")
-		if !strings.HasPrefix(name, "delay") && !slices.Contains([]string{"const_udelay", "udelay", "ndelay"}, name) {
+		if !strings.HasPrefix(name, "delay") && !strings.HasPrefix(name, "raw_spin_unlock_irq") &&
+			!slices.Contains([]string{"const_udelay", "udelay", "ndelay"}, name) {
 			return stack[i:]
 		}
 	}

@@ -91,6 +91,7 @@ func (s screen) waitLimb(p unload.Phase, whole int64) limb {
 	waits := longestFirst(p.Waits)
 	shown := len(waits)
 	if !s.verbose {
+		waits = s.alike(waits)
 		shown = 1
 		for shown < min(len(waits), maxLines) && matters(waits[shown].Duration, whole) {
 			shown++
@@ -106,6 +107,29 @@ func (s screen) waitLimb(p unload.Phase, whole int64) limb {
 		l.branches = append(l.branches, branch{s.duration(unseen), "waits that were not seen", nil, red})
 	}
 	return l
+}
+
+// alike adds up waits that would read the same, although their stacks differ
+// farther in, and sorts them anew.
+func (s screen) alike(waits []unload.Wait) []unload.Wait {
+	type key struct{ target, spot string }
+	at := map[key]int{}
+	var all []unload.Wait
+	for _, w := range waits {
+		k := key{s.target(w.Cause, w.Blocker), s.spot(w.Stack)}
+		i, ok := at[k]
+		if !ok {
+			at[k] = len(all)
+			all = append(all, w)
+			continue
+		}
+		all[i].Count = max(all[i].Count, 1) + max(w.Count, 1)
+		all[i].Duration += w.Duration
+		if w.Longest > all[i].Longest {
+			all[i].Longest, all[i].Waker = w.Longest, w.Waker
+		}
+	}
+	return longestFirst(all)
 }
 
 // waitBranch tells of one wait, or of many of one kind: for what, on whom,

@@ -2,6 +2,7 @@ package output
 
 import (
 	"bytes"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
@@ -167,6 +168,25 @@ func drawn(t *testing.T, u unload.Unload, o TableOptions) string {
 	return b.String()
 }
 
+// TestAlikeWaitsAreOne: what would read the same, though the kernel came there by
+// other ways, is one line unless all is wanted.
+func TestAlikeWaitsAreOne(t *testing.T) {
+	u := work()
+	for i, how := range []string{"rcu_barrier", "kvfree_rcu_barrier", "rcu_barrier_tasks"} {
+		u.Phases[2].Waits = append(u.Phases[2].Waits, unload.Wait{
+			Cause: unload.CauseRCUBarrier, Count: 1, Duration: int64(i+1) * 20e6, Longest: int64(i+1) * 20e6,
+			Stack: []string{"schedule+0x27", how + "+0x1", "kmem_cache_destroy+0x3", "slow_exit+0x3 [slow]"},
+		})
+	}
+	want := "120 ms  ×3 RCU callbacks, the longest 60.0 ms; in kmem_cache_destroy from slow_exit [slow]"
+	if text := drawn(t, u, TableOptions{Width: 200}); !strings.Contains(text, want) || strings.Count(text, "kmem_cache_destroy") != 1 {
+		t.Errorf("no %q, or more, in:\n%s", want, text)
+	}
+	if text := drawn(t, u, TableOptions{Width: 200, Verbose: true}); strings.Count(text, "in kmem_cache_destroy from") != 3 {
+		t.Errorf("they are not told apart:\n%s", text)
+	}
+}
+
 func TestShortWaitsAreSummedUp(t *testing.T) {
 	u := work()
 	text := drawn(t, u, TableOptions{Width: 200})
@@ -176,7 +196,9 @@ func TestShortWaitsAreSummedUp(t *testing.T) {
 		}
 	}
 	for i := range 10 {
-		u.Phases[2].Waits = append(u.Phases[2].Waits, unload.Wait{Cause: unload.CauseRWSem, Count: 1, Duration: 20e6 + int64(i)})
+		w := unload.Wait{Cause: unload.CauseRWSem, Count: 1, Duration: 20e6 + int64(i)}
+		w.Stack = []string{"schedule+0x27", "down_write+0x1", fmt.Sprintf("slow_exit%d+0x3 [slow]", i)}
+		u.Phases[2].Waits = append(u.Phases[2].Waits, w)
 	}
 	if text := drawn(t, u, TableOptions{Width: 200}); strings.Count(text, "a read-write semaphore") != maxLines-1 {
 		t.Errorf("not cut short:\n%s", text)
@@ -364,6 +386,17 @@ func TestBytes(t *testing.T) {
 	for n, want := range map[int64]string{1: "1 byte", 1023: "1023 bytes", 98304: "96.0 KiB (98304 bytes)", 1 << 20: "1.0 MiB (1048576 bytes)"} {
 		if got := bytesOf(n); got != want {
 			t.Errorf("%d: %q, want %q", n, got, want)
+		}
+	}
+}
+
+// TestWorking skips how time is passed, and where samples fall that were due
+// while interrupts were off.
+func TestWorking(t *testing.T) {
+	for _, innermost := range []string{"delay_tsc+0x1", "__const_udelay+0x3", "_raw_spin_unlock_irqrestore+0x1b", "_raw_spin_unlock_irq+0x1"} {
+		stack := []string{innermost, "slow_spin+0x1f [slow]", "slow_exit+0x3 [slow]"}
+		if got := (screen{}).runs(stack); got != "slow_spin [slow]" {
+			t.Errorf("%s: runs in %q", innermost, got)
 		}
 	}
 }

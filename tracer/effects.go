@@ -2,6 +2,7 @@ package tracer
 
 import (
 	"cmp"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -34,7 +35,7 @@ type logged struct {
 // addLog gives a line to the unload whose task wrote it. What somebody else wrote
 // may have to do with any of those in flight.
 func (a *assembler) addLog(e *bpf.UnloadLogEvent) {
-	line := logged{e.Time, strings.TrimRight(text(e.Text[:e.Length]), "\n")}
+	line := logged{e.Time, withoutStamp(strings.TrimRight(text(e.Text[:e.Length]), "\n"))}
 	for key, p := range a.pending {
 		own := key == taskKey{e.Header.Begin, e.Header.Tid}
 		if (own || e.Header.Begin == 0) && e.Time >= key.begin && len(p.log) < maxEffects {
@@ -42,6 +43,12 @@ func (a *assembler) addLog(e *bpf.UnloadLogEvent) {
 		}
 	}
 }
+
+// stamp is what printk.time puts before a line; up to 5.10 the tracepoint is given
+// it (kernel/printk/printk.c, print_prefix).
+var stamp = regexp.MustCompile(`^\[ *[0-9]+\.[0-9]{6}\] `)
+
+func withoutStamp(line string) string { return line[len(stamp.FindString(line)):] }
 
 // lines are those that were logged by the end of an unload, each with the phase
 // that it fell in.

@@ -44,6 +44,7 @@ func TestLog(t *testing.T) {
 		a.add(e)
 	}
 	say(begun, 7, begun+25, "bye\n")
+	say(begun, 7, begun+26, "[   12.345678] Oops: 0000 [#1] SMP")
 	say(begun, 8, begun+25, "another's")
 	say(0, 0, begun+35, "WARNING: somewhere")
 	say(0, 0, begun-1, "before")
@@ -51,6 +52,7 @@ func TestLog(t *testing.T) {
 	u, _ := a.add(passed(0, all()...))
 	want := []unload.LogLine{
 		{Offset: 25, Phase: unload.Exit, Level: -1, Text: "bye"},
+		{Offset: 26, Phase: unload.Exit, Level: 2, Text: "Oops: 0000 [#1] SMP"},
 		{Offset: 35, Phase: unload.Notify, Level: 4, Text: "WARNING: somewhere"},
 	}
 	if diff := cmp.Diff(want, u.Log); diff != "" {

@@ -9,6 +9,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -123,6 +124,14 @@ func (r ran) only(t *testing.T) unload.Unload {
 	return r.unloads[0]
 }
 
+// lost counts the events that were lost, of any kind.
+func (r ran) lost() (n int64) {
+	for _, of := range r.trailer.LostEvents {
+		n += of
+	}
+	return n
+}
+
 // tracing is modtrace trace in the background.
 type tracing struct {
 	t              *testing.T
@@ -133,10 +142,25 @@ type tracing struct {
 // trace starts modtrace trace and returns once it sees unloads.
 func trace(t *testing.T, args ...string) *tracing {
 	t.Helper()
+	tr := &tracing{}
+	tr.start(t, &tr.stdout, args...)
+	return tr
+}
+
+// traceInto does the same for a reader of the test's own.
+func traceInto(t *testing.T, stdout io.Writer, args ...string) *tracing {
+	t.Helper()
+	tr := &tracing{}
+	tr.start(t, stdout, args...)
+	return tr
+}
+
+func (tr *tracing) start(t *testing.T, stdout io.Writer, args ...string) {
+	t.Helper()
+	tr.t = t
 	ready := filepath.Join(t.TempDir(), "ready")
-	tr := &tracing{t: t}
 	tr.cmd = command(t, append([]string{"trace", "--json", "--ready-file", ready}, args...)...)
-	tr.cmd.Stdout, tr.cmd.Stderr = &tr.stdout, &tr.stderr
+	tr.cmd.Stdout, tr.cmd.Stderr = stdout, &tr.stderr
 	if err := tr.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +168,6 @@ func trace(t *testing.T, args ...string) *tracing {
 		_, err := os.Stat(ready)
 		return err == nil
 	})
-	return tr
 }
 
 // stop ends the trace with INT and gives what it reported.

@@ -225,7 +225,7 @@ func life(t *testing.T, oops string, attach func() (detach func())) (transcript 
 }
 
 // insertAs loads a fixture under another name of the same length.
-func insertAs(t *testing.T, fixture, name string) {
+func insertAs(t *testing.T, fixture, name string, params ...string) {
 	t.Helper()
 	ko, err := os.ReadFile("/fixtures/" + fixture + ".ko")
 	if err != nil {
@@ -234,7 +234,7 @@ func insertAs(t *testing.T, fixture, name string) {
 	if ko, err = lab.RenameModule(ko, fixture, name); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.InitModule(ko, ""); err != nil {
+	if err := unix.InitModule(ko, strings.Join(params, " ")); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -144,8 +144,14 @@ func TestTwoThousandInARow(t *testing.T) {
 // resident is the memory of a process in kB.
 func resident(t *testing.T, pid int) int {
 	t.Helper()
+	return statusField(t, pid, "VmRSS")
+}
+
+// statusField is a number in what the kernel tells of a process.
+func statusField(t *testing.T, pid int, name string) int {
+	t.Helper()
 	for line := range strings.Lines(readFile(t, fmt.Sprintf("/proc/%d/status", pid))) {
-		if f := strings.Fields(line); f[0] == "VmRSS:" {
+		if f := strings.Fields(line); f[0] == name+":" {
 			n, err := strconv.Atoi(f[1])
 			if err != nil {
 				t.Fatal(err)
@@ -153,7 +159,7 @@ func resident(t *testing.T, pid int) int {
 			return n
 		}
 	}
-	t.Fatal("no VmRSS")
+	t.Fatal("no ", name)
 	return 0
 }
 

@@ -1,0 +1,113 @@
+package scenarios
+
+import (
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/modtrace/modtrace/unload"
+)
+
+// TestConvoy has one unload wait for a long grace period with module_mutex
+// held, and another unload and a load wait behind it: each is told of, with the
+// time that it waited and the owner that it waited for (S13).
+func TestConvoy(t *testing.T) {
+	series := guest(t)
+	fixture(t, "rcuhog")
+	fixture(t, "leak")
+	fixture(t, "empty")
+	removed(t, "rcuhog", "many00")
+	tr := trace(t)
+	holdGracePeriods(t)
+	holder := inConvoy(t, "busybox", "rmmod", "empty")
+	awaitStack(t, holder, "free_module", "rcu")
+	unloader := inConvoy(t, "busybox", "rmmod", "leak")
+	awaitStack(t, unloader, "delete_module")
+	loader := inConvoy(t, "insmod", "/fixtures/many00.ko")
+	awaitStack(t, loader, "load_module")
+	for _, cmd := range []*exec.Cmd{holder, unloader, loader} {
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("%v: %v", cmd.Args, err)
+		}
+	}
+	r := tr.stop()
+	if diff := cmp.Diff([]string{"empty", "leak"}, names(r.unloads)); diff != "" {
+		t.Fatalf("unloads (-want +got):\n%s", diff)
+	}
+	slow, late := r.unloads[0], r.unloads[1]
+	conserved(t, slow)
+	conserved(t, late)
+	held := phase(t, slow, unload.FreeUnlink)
+	if len(held.Waits) == 0 || held.Waits[0].Cause != unload.CauseRCU || held.Duration < int64(300*time.Millisecond) {
+		t.Fatalf("the test shows nothing, the mutex was held so long: %+v", held)
+	}
+	waited := waitForOwner(t, series, late, holder.Process.Pid)
+	want := []unload.Waiter{
+		{PID: unloader.Process.Pid, Comm: "busybox", Lock: "module_mutex"},
+		{PID: loader.Process.Pid, Comm: "insmod", Lock: "module_mutex"},
+	}
+	// By and by the load may wait for another lock that the unload holds.
+	convoy := slices.DeleteFunc(slices.Clone(slow.Convoy), func(w unload.Waiter) bool { return w.Lock != "module_mutex" })
+	if diff := cmp.Diff(want, convoy, cmpopts.IgnoreFields(unload.Waiter{}, "Duration")); diff != "" {
+		t.Fatalf("convoy (-want +got):\n%s", diff)
+	}
+	near(t, "the wait of the unload", convoy[0].Duration, waited)
+	if d := convoy[1].Duration; d <= 0 || d > convoy[0].Duration {
+		t.Errorf("the load waited %d ns, the unload that came before it %d", d, convoy[0].Duration)
+	}
+	for _, w := range late.Convoy {
+		if w.PID != loader.Process.Pid {
+			t.Errorf("behind the second unload: %+v", w)
+		}
+	}
+}
+
+// inConvoy starts a process of its own.
+func inConvoy(t *testing.T, name string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(name, args...)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return cmd
+}
+
+// awaitStack waits until a process is below these functions: the list of modules
+// would tell less, and waits for module_mutex itself.
+func awaitStack(t *testing.T, cmd *exec.Cmd, parts ...string) {
+	t.Helper()
+	await(t, strings.Join(cmd.Args, " ")+" to be in "+strings.Join(parts, " and "), func() bool {
+		stack := readFile(t, "/proc/"+strconv.Itoa(cmd.Process.Pid)+"/stack")
+		for _, part := range parts {
+			if !strings.Contains(stack, part) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// waitForOwner gives how long an unload waited for module_mutex, and checks for
+// whom.
+func waitForOwner(t *testing.T, series string, u unload.Unload, owner int) int64 {
+	t.Helper()
+	enter := phase(t, u, unload.Enter)
+	if len(enter.Waits) == 0 || enter.Waits[0].Cause != unload.CauseMutex {
+		t.Fatalf("%s did not wait for the mutex: %+v", u.Module, enter)
+	}
+	w := enter.Waits[0]
+	want := unload.Blocker{Kind: unload.KindTask, PID: owner, Comm: "busybox", Detail: "module_mutex"}
+	if series == "amd64-5.10" { // it does not let the owner be seen
+		want = unload.Blocker{}
+	}
+	if diff := cmp.Diff(want, w.Blocker, cmpopts.IgnoreFields(unload.Blocker{}, "Stack")); diff != "" {
+		t.Errorf("the owner (-want +got):\n%s", diff)
+	}
+	return w.Duration
+}
