@@ -48,6 +48,12 @@ func TestConvoy(t *testing.T) {
 		t.Fatalf("the test shows nothing, the mutex was held so long: %+v", held)
 	}
 	waited := waitForOwner(t, series, late, holder.Process.Pid)
+	if series == "amd64-5.10" { // nor does it let those who wait be seen
+		if len(slow.Convoy) != 0 {
+			t.Errorf("convoy %+v", slow.Convoy)
+		}
+		return
+	}
 	want := []unload.Waiter{
 		{PID: unloader.Process.Pid, Comm: "busybox", Lock: "module_mutex"},
 		{PID: loader.Process.Pid, Comm: "insmod", Lock: "module_mutex"},
