@@ -11,6 +11,9 @@
 #include "sample.h"
 #include "blocker.h"
 #include "effect.h"
+#include "notifier.h"
+#include "load.h"
+#include "thread.h"
 #include "symbol.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";

@@ -15,8 +15,9 @@ const headerSize = 16
 
 // decode makes an event of a record from the ring: a *bpf.UnloadBegin,
 // *bpf.UnloadDependent, *bpf.UnloadReference, *bpf.UnloadWait, *bpf.UnloadSample,
-// *bpf.UnloadDeviceEvent, *bpf.UnloadLogEvent, *bpf.UnloadEnd, or a *nameRecord
-// from a recording. Whatever the bytes are, it gives an event that is sound or an error wrapping errDamaged.
+// *bpf.UnloadDeviceEvent, *bpf.UnloadLogEvent, *bpf.UnloadEnd, *loadEvent, or a
+// *nameRecord from a recording. Whatever the bytes are, it gives an event that is
+// sound or an error wrapping errDamaged.
 func decode(raw []byte) (any, error) {
 	if len(raw) < headerSize {
 		return nil, fmt.Errorf("%w: %d bytes", errDamaged, len(raw))
@@ -31,7 +32,7 @@ func decode(raw []byte) (any, error) {
 			return e.Time >= e.Header.Begin
 		})
 	case bpf.UnloadKindKIND_END:
-		return decodeInto(raw, &bpf.UnloadEnd{}, endIsSound)
+		return decodeEnd(raw)
 	case bpf.UnloadKindKIND_WAIT:
 		return decodeWait(raw)
 	case bpf.UnloadKindKIND_SAMPLE:
@@ -46,6 +47,8 @@ func decode(raw []byte) (any, error) {
 		return decodeInto(raw, &bpf.UnloadLogEvent{}, func(e *bpf.UnloadLogEvent) bool {
 			return e.Time >= e.Header.Begin && e.Boundary < boundaries && int(e.Length) <= len(e.Text)
 		})
+	case bpf.UnloadKindKIND_LOAD:
+		return decodeInto(raw, &loadEvent{}, func(*loadEvent) bool { return true })
 	case bpf.UnloadKindKIND_NAME:
 		return decodeInto(raw, &nameRecord{}, func(e *nameRecord) bool { return e.Address != 0 })
 	default:
@@ -74,6 +77,23 @@ func decodeWait(raw []byte) (any, error) {
 		frames := (sent - len(padded) + binary.Size(e.Stack)) / 8
 		return e.Since >= e.Header.Begin && e.Until >= e.Since && e.Until-e.Header.Begin < 1<<62 &&
 			e.Boundary < boundaries && int(e.Depth) == frames && int(e.WakerDepth) <= len(e.WakerStack)
+	})
+}
+
+// decodeEnd reads the end of an unload, of which only the callbacks that were called
+// were sent.
+func decodeEnd(raw []byte) (any, error) {
+	e := &bpf.UnloadEnd{}
+	padded := make([]byte, binary.Size(e))
+	sent := len(raw)
+	least := len(padded) - binary.Size(e.Callback)
+	if sent < least || sent > len(padded) {
+		return nil, fmt.Errorf("%w: %d bytes for a %T", errDamaged, sent, e)
+	}
+	copy(padded, raw)
+	return decodeInto(padded, e, func(e *bpf.UnloadEnd) bool {
+		kept := min(int(e.Callbacks), len(e.Callback))
+		return sent == least+kept*binary.Size(e.Callback[0]) && endIsSound(e) && callbacksAreSound(e)
 	})
 }
 

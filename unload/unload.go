@@ -17,6 +17,7 @@ const (
 	TypeHeader  = "header"
 	TypeUnload  = "unload"
 	TypeStall   = "stall"
+	TypeReload  = "reload"
 	TypeTrailer = "trailer"
 )
 
@@ -44,10 +45,15 @@ type Unload struct {
 	References []Reference `json:"references"`
 	Convoy     []Waiter    `json:"convoy"` // longest wait first
 	Log        []LogLine   `json:"log"`
-	Residue    []string    `json:"residue"`
-	Memory     Memory      `json:"memory"`
-	Taints     []string    `json:"taints"`
-	Signed     bool        `json:"signed"`
+	// Residue is what is left of a module that was unloaded, in words.
+	// ResidueKnown says that it was looked for: not in a recording, not where
+	// unloads come too fast, nor once the module is back.
+	Residue      []string `json:"residue"`
+	ResidueKnown bool     `json:"residue_known"`
+
+	Memory Memory   `json:"memory"`
+	Taints []string `json:"taints"`
+	Signed bool     `json:"signed"`
 
 	// Unaccounted is the part of Duration that no phase covers; it is not 0
 	// only in a record that is not complete.
@@ -201,6 +207,16 @@ type Stall struct {
 	Elapsed int64     `json:"elapsed_ns"` // in that phase
 	// Wait is the one it is in; its Count is 0 when the task runs.
 	Wait Wait `json:"wait"`
+}
+
+// Reload says that a module was loaded again soon after it was unloaded, and by
+// whom. Its init function is about to run then, and may yet fail.
+type Reload struct {
+	Type   string    `json:"type"`
+	Module string    `json:"module"`
+	Start  time.Time `json:"start"`
+	After  int64     `json:"after_ns"` // since the unload returned
+	Loader Caller    `json:"loader"`
 }
 
 // Header opens a stream of records.
