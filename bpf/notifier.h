@@ -58,6 +58,7 @@ static __noinline __u32 look_for(struct end *u, __u64 function)
 	return position_of(function, u->position);
 }
 
+// called is short: it runs a dozen times an unload.
 static __always_inline int called(__u64 function)
 {
 	struct end *u = current_unload();

@@ -252,28 +252,23 @@ static __always_inline bool has_users(bool direct, struct module *mod)
 	return direct && (void *)LOAD(direct, mod, source_list.next) != head;
 }
 
-// note_text notes where a module's code lies.
-static __always_inline void note_text(struct end *u, struct module *mod)
-{
-	if (bpf_core_field_exists(mod->mem)) {
-		u->text = (__u64)LOAD(false, mod, mem[0].base);
-		u->text_size = LOAD(false, mod, mem[0].size);
-	} else {
-		u->text = (__u64)LOAD(false, mod, core_layout.base);
-		u->text_size = LOAD(false, mod, core_layout.text_size);
-	}
-}
-
-// size_of is the size of a module's memory in bytes. Each part is named, since an
+// note_memory notes where a module's code lies, and the size of its memory in
+// bytes. Sizes are read the untyped way (see wanted); each part is named, since an
 // index that is not a constant is not relocated.
-static __always_inline __u64 size_of(bool direct, struct module *mod)
+static __always_inline void note_memory(bool direct, struct end *u, struct module *mod)
 {
-	if (!bpf_core_field_exists(mod->mem))
-		return LOAD(direct, mod, core_layout.size) + LOAD(direct, mod, init_layout.size);
-	return (__u64)LOAD(direct, mod, mem[0].size) + LOAD(direct, mod, mem[1].size) +
-	       LOAD(direct, mod, mem[2].size) + LOAD(direct, mod, mem[3].size) +
-	       LOAD(direct, mod, mem[4].size) + LOAD(direct, mod, mem[5].size) +
-	       LOAD(direct, mod, mem[6].size);
+	if (!bpf_core_field_exists(mod->mem)) {
+		u->text = (__u64)LOAD(direct, mod, core_layout.base);
+		u->text_size = LOAD(false, mod, core_layout.text_size);
+		u->size = LOAD(false, mod, core_layout.size) + LOAD(false, mod, init_layout.size);
+		return;
+	}
+	u->text = (__u64)LOAD(direct, mod, mem[0].base);
+	u->text_size = LOAD(false, mod, mem[0].size);
+	u->size = (__u64)u->text_size + LOAD(false, mod, mem[1].size) +
+		  LOAD(false, mod, mem[2].size) + LOAD(false, mod, mem[3].size) +
+		  LOAD(false, mod, mem[4].size) + LOAD(false, mod, mem[5].size) +
+		  LOAD(false, mod, mem[6].size);
 }
 
 // look_up notes what the kernel is about to decide on: the state of the module
@@ -288,11 +283,8 @@ static __always_inline int look_up(bool direct, struct module *mod)
 	u->state = LOAD(direct, mod, state);
 	u->refcnt = LOAD(direct, mod, refcnt.counter);
 	u->taints = LOAD(direct, mod, taints);
-	// The untyped way where it may be taken: see wanted.
-	if (can_probe) {
-		u->size = size_of(false, mod);
-		note_text(u, mod);
-	}
+	if (can_probe)
+		note_memory(direct, u, mod);
 	u->has_drivers = LOAD(direct, mod, mkobj.drivers_dir) != NULL;
 	u->has_init = LOAD(direct, mod, init) != NULL;
 	u->has_exit = LOAD(direct, mod, exit) != NULL;

@@ -3,7 +3,7 @@ package output
 import "github.com/modtrace/modtrace/unload"
 
 // Reload prints who brought a module back.
-func (t *table) Reload(r unload.Reload) error { return t.print(t.sentence(red, t.returned(r))) }
+func (t *table) Reload(r unload.Reload) error { return t.print(t.sentence(plain, t.returned(r))) }
 
 // returned answers in one line who loaded a module again, and how soon.
 func (s screen) returned(r unload.Reload) string {

@@ -230,7 +230,9 @@ func (a *assembler) report(p *pending, e *bpf.UnloadEnd) unload.Unload {
 	var at []int
 	u.Phases, at = a.phases(e, &u.Missing)
 	distribute(p, u.Phases, at)
-	u.Notifiers = a.notifiers(e, &u.Missing)
+	if u.Notifiers = a.notifiers(e, &u.Missing); len(u.Notifiers) == 0 && e.At[bpf.UnloadBoundaryAT_NOTIFY] != 0 {
+		u.Notifiers = p.notifiersByStack(u.Phases[at[bpf.UnloadBoundaryAT_NOTIFY]].OnCPU)
+	}
 	u.Devices = orEmpty(p.devices)
 	u.Log = p.lines(e)
 	if e.Result == 0 {

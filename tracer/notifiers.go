@@ -1,9 +1,12 @@
 package tracer
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 
 	"github.com/modtrace/modtrace/bpf"
+	"github.com/modtrace/modtrace/cause"
 	"github.com/modtrace/modtrace/unload"
 )
 
@@ -19,7 +22,7 @@ func (a *assembler) notifiers(e *bpf.UnloadEnd, missing *[]string) []unload.Noti
 		if i+1 < len(called) {
 			until = called[i+1].Since
 		}
-		n := unload.Notifier{Duration: max(int64(until-c.Since), 0)}
+		n := unload.Notifier{Duration: max(int64(until-c.Since), 0), Exact: true}
 		n.Callback, n.Module = a.names.function(c.Function)
 		list = append(list, n)
 	}
@@ -27,6 +30,55 @@ func (a *assembler) notifiers(e *bpf.UnloadEnd, missing *[]string) []unload.Noti
 		*missing = append(*missing, fmt.Sprintf("%d callbacks on the notifier chain count into the one before them", more))
 	}
 	return list
+}
+
+// notifiersByStack lists the callbacks that the task waited in, or was found running
+// in, where they cannot be told apart otherwise; onCPU is how long it ran in all.
+func (p *pending) notifiersByStack(onCPU int64) []unload.Notifier {
+	list := []unload.Notifier{}
+	add := func(stack []string, ns int64) {
+		frame, ok := callbackIn(stack)
+		if !ok || ns == 0 {
+			return
+		}
+		n := unload.Notifier{Callback: cause.Function(frame), Module: cause.Module(frame)}
+		i := slices.IndexFunc(list, func(o unload.Notifier) bool { return o.Callback == n.Callback && o.Module == n.Module })
+		if i < 0 {
+			i, list = len(list), append(list, n)
+		}
+		list[i].Duration += ns
+	}
+	var samples int64
+	for _, h := range p.hot {
+		if h.boundary == uint32(bpf.UnloadBoundaryAT_NOTIFY) {
+			samples += h.hot.Samples
+		}
+	}
+	for _, h := range p.hot {
+		if h.boundary == uint32(bpf.UnloadBoundaryAT_NOTIFY) {
+			add(h.hot.Stack, int64(float64(onCPU)*float64(h.hot.Samples)/float64(samples)))
+		}
+	}
+	for _, f := range p.waits {
+		if f.boundary == uint32(bpf.UnloadBoundaryAT_NOTIFY) {
+			add(f.wait.Stack, f.wait.Duration)
+		}
+	}
+	slices.SortFunc(list, func(a, b unload.Notifier) int {
+		return cmp.Or(cmp.Compare(b.Duration, a.Duration), cmp.Compare(a.Callback, b.Callback), cmp.Compare(a.Module, b.Module))
+	})
+	return list
+}
+
+// callbackIn finds the frame of the callback in a stack: the one on top of the
+// outermost function that goes along a chain (kernel/notifier.c).
+func callbackIn(stack []string) (frame string, ok bool) {
+	for i := len(stack) - 1; i > 0; i-- {
+		if cause.Function(stack[i]) == "notifier_call_chain" {
+			return stack[i-1], stack[i-1] != unnamed
+		}
+	}
+	return "", false
 }
 
 // notified is when the notifier chain was done with: the next boundary.

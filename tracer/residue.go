@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -48,15 +47,16 @@ func (r *residue) look(e *bpf.UnloadEnd, lastLoad uint64) (found []string, known
 		return nil, false
 	}
 	name := text(e.Name[:])
-	found = slices.Concat(entriesOf(name), r.threadsIn(e))
+	found = entriesOf(name)
 	if e.HasDrivers != 0 {
 		found = append(found, driversOf("/sys/bus", name)...)
 	}
+	threads, known := r.threadsIn(e)
 	r.next = time.Now().Add(share * time.Since(began))
 	if !r.quiet() {
 		return nil, false
 	}
-	return found, true
+	return append(found, threads...), known
 }
 
 // quiet says that there was no load but those that were read.
@@ -110,14 +110,15 @@ func driversOf(buses, name string) (found []string) {
 	return found
 }
 
-// threadsIn are the kernel threads that still run in a module's memory.
-func (r *residue) threadsIn(e *bpf.UnloadEnd) (found []string) {
+// threadsIn are the kernel threads that still run in a module's memory, if it is
+// known where that was.
+func (r *residue) threadsIn(e *bpf.UnloadEnd) (found []string, known bool) {
 	if e.TextSize == 0 {
-		return nil
+		return nil, false
 	}
 	threads, err := r.threads(e.Text, uint64(e.TextSize))
 	if err != nil {
-		return nil
+		return nil, false
 	}
 	for _, t := range threads {
 		who := fmt.Sprintf("%s (pid %d)", text(t.Comm[:]), t.Pid)
@@ -127,7 +128,7 @@ func (r *residue) threadsIn(e *bpf.UnloadEnd) (found []string) {
 			found = append(found, "kernel thread "+who+" still runs in its memory")
 		}
 	}
-	return found
+	return found, true
 }
 
 // leftovers asks the kernel which of its threads run in some memory.

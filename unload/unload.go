@@ -148,11 +148,14 @@ type Reference struct {
 	Count  int64     `json:"count"` // of Module, after it
 }
 
-// Notifier is a callback on the module notifier chain.
+// Notifier is a callback on the module notifier chain. Exact says that its
+// beginning and end were seen. Where the kernel does not show them, only those are
+// known that took long: by their waits, and by how often they were found running.
 type Notifier struct {
 	Callback string `json:"callback"`
 	Module   string `json:"module"`
 	Duration int64  `json:"duration_ns"`
+	Exact    bool   `json:"exact"`
 }
 
 // Device is a device that the exit function detached.

@@ -21,12 +21,16 @@ var expectedHooks = map[string]map[string]string{
 		"free.params": "fentry destroy_params",
 		"free.unlink": "fexit destroy_params",
 
+		"the callbacks on the notifier chain, one by one": "-",
+
 		"the owner of a lock that is waited for":    "-",
 		"the work item that is waited for":          "fentry flush_work",
 		"the workqueue that is waited for":          "fentry flush_workqueue",
 		"the sysfs file whose users are waited for": "-",
 	},
 	"amd64-6.1": {
+		"the callbacks on the notifier chain, one by one": "-",
+
 		"the work item that is waited for": "fentry flush_work",
 	},
 	"amd64-6.12": {},

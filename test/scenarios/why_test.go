@@ -175,7 +175,7 @@ func TestCausesTakeTheirTime(t *testing.T) {
 		sum[w.Cause] += w.Duration
 		count[w.Cause] += w.Count
 	}
-	took := measured(t)
+	took := measured(t, "slow: exit_ns=")
 	for part, c := range map[string]unload.Cause{
 		"sleep": unload.CauseSleep, "work": unload.CauseWorkqueue,
 		"rcu_barrier": unload.CauseRCUBarrier, "sync_rcu": unload.CauseRCU,
@@ -196,16 +196,17 @@ func TestCausesTakeTheirTime(t *testing.T) {
 	}
 }
 
-// measured reads what the module slow logged of its exit, in ns a part.
-func measured(t *testing.T) map[string]int64 {
+// measured reads what a module logged last of its own times, in ns a part, in a
+// line that begins so.
+func measured(t *testing.T, begins string) map[string]int64 {
 	t.Helper()
 	log, err := exec.Command("dmesg").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := strings.LastIndex(string(log), "slow: exit_ns=")
+	at := strings.LastIndex(string(log), begins)
 	if at < 0 {
-		t.Fatal("the module slow has logged nothing")
+		t.Fatalf("nothing was logged that begins with %q", begins)
 	}
 	took := map[string]int64{}
 	line, _, _ := strings.Cut(string(log)[at:], "\n")
