@@ -14,8 +14,9 @@
 static __u64 chain[CALLBACKS];
 
 // walk_chain reads the chain. It stays as it is while it is called: who wants to
-// change it waits for the lock that the caller of the callbacks holds.
-static __noinline int walk_chain(void)
+// change it waits for the lock that the caller of the callbacks holds. This and the
+// next are global functions, so that their loops are verified once (see wanted).
+__noinline int walk_chain(void)
 {
 	const struct blocking_notifier_head *head = (void *)module_chain;
 	const struct notifier_block *at = NULL;
@@ -36,7 +37,7 @@ static __noinline int walk_chain(void)
 
 // position_of finds a callback on the chain, from a position on. It gives
 // CALLBACKS for one that is not there.
-static __noinline __u32 position_of(__u64 function, __u32 from)
+__noinline __u32 position_of(__u64 function, __u32 from)
 {
 	__u32 i;
 

@@ -43,7 +43,7 @@ modtrace failed, 126 and 127 when the command cannot be run.`,
 	c.traceFlags(cmd)
 	cmd.Flags().SetInterspersed(false)
 	cmd.Flags().DurationVar(&failOver, "fail-over", 0, "exit with 20 when an unload takes longer than `DURATION`")
-	cmd.Flags().DurationVar(&linger, "linger", time.Second, "when a module was unloaded, look for `DURATION` whether somebody loads it again; 0 does not")
+	cmd.Flags().DurationVar(&linger, "linger", time.Second, "after an unload, see for `DURATION` who loads it again")
 	return cmd
 }
 

@@ -13,12 +13,10 @@ import (
 	"github.com/modtrace/modtrace/unload"
 )
 
-// TestNotifiers names the callback that holds an unload up, and its module.
+// TestNotifiers names the callback that holds an unload up, and its module. Kernels
+// that do not tell the callbacks apart show it by what it waits for.
 func TestNotifiers(t *testing.T) {
-	series := guest(t)
-	if _, lacks := expected(t, series)["the callbacks on the notifier chain, one by one"]; lacks {
-		t.Skip("this kernel does not tell the callbacks apart; check says so")
-	}
+	_, lacks := expected(t, guest(t))["the callbacks on the notifier chain, one by one"]
 	fixture(t, "notifier", "sleep_ms=150")
 	removed(t, "notifier")
 	for how, flags := range mechanisms() {
@@ -28,9 +26,9 @@ func TestNotifiers(t *testing.T) {
 			u := run(t, append(args, "--", "busybox", "rmmod", "empty")...).only(t)
 			conserved(t, u)
 			notify := phase(t, u, unload.Notify)
-			notifiersAddUp(t, u.Notifiers, notify)
+			notifiersAddUp(t, u.Notifiers, notify, !lacks)
 			slow := slowest(u.Notifiers)
-			if slow.Callback != "slow_going" || slow.Module != "notifier" {
+			if slow.Callback != "slow_going" || slow.Module != "notifier" || slow.Exact == lacks {
 				t.Errorf("the slowest is %+v of %+v", slow, u.Notifiers)
 			}
 			took := measured(t, "notifier: slow_ns=")["slow"]
@@ -47,8 +45,9 @@ func TestNotifiers(t *testing.T) {
 	}
 }
 
-// notifiersAddUp checks that all are named and take no longer than their phase.
-func notifiersAddUp(t *testing.T, all []unload.Notifier, notify unload.Phase) {
+// notifiersAddUp checks that all are named and take no longer than their phase. One
+// of the kernel's own is among them where every one is seen.
+func notifiersAddUp(t *testing.T, all []unload.Notifier, notify unload.Phase, every bool) {
 	t.Helper()
 	var sum int64
 	kprobes := false
@@ -59,7 +58,7 @@ func notifiersAddUp(t *testing.T, all []unload.Notifier, notify unload.Phase) {
 			t.Errorf("notifier %+v", n)
 		}
 	}
-	if sum > notify.Duration || !kprobes || len(all) < 5 {
+	if sum > notify.Duration || every && (!kprobes || len(all) < 5) {
 		t.Errorf("notifiers take %d of %d ns: %+v", sum, notify.Duration, all)
 	}
 }
