@@ -159,13 +159,17 @@ func (s *session) awaitDescendants(ctx context.Context) {
 	}
 }
 
-// awaitReloads waits for as long as it is to linger for modules that were unloaded
-// to be loaded again. It need not wait when none was, or all are back.
+// awaitReloads waits until what has ended is reported, while the kernel side still
+// tells what comes of it; and then for as long as it is to linger, for modules that
+// were unloaded to be loaded again. It need not when none was, or all are back.
 func (s *session) awaitReloads(ctx context.Context, linger time.Duration) {
-	for end := time.Now().Add(linger); ctx.Err() == nil && time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		if s.told.Load() >= s.tracer.Ended() && s.gone.Load() <= 0 {
+	const patience = time.Second
+	end := time.Now().Add(linger)
+	for ctx.Err() == nil && time.Now().Before(end.Add(patience)) {
+		if s.told.Load() >= s.tracer.Ended() && (s.gone.Load() <= 0 || !time.Now().Before(end)) {
 			return
 		}
+		time.Sleep(5 * time.Millisecond)
 	}
 }
 

@@ -77,7 +77,7 @@ func slowest(all []unload.Notifier) (slow unload.Notifier) {
 func again(t *testing.T, name string, times string) {
 	t.Helper()
 	script := "n=0; while [ $n -lt " + times + " ]; do insmod /fixtures/" + name + ".ko 2>/dev/null && n=$((n+1)); done"
-	loop := exec.CommandContext(t.Context(), "sh", "-c", script)
+	loop := exec.Command("sh", "-c", script)
 	if err := loop.Start(); err != nil {
 		t.Fatal(err)
 	}
