@@ -47,7 +47,7 @@ func (r *residue) look(e *bpf.UnloadEnd, lastLoad uint64) (found []string, known
 		return nil, false
 	}
 	name := text(e.Name[:])
-	found = entriesOf(name)
+	found = entriesOf(name, e.At[bpf.UnloadBoundaryAT_FREE_UNLINK] != 0)
 	if e.HasDrivers != 0 {
 		found = append(found, driversOf("/sys/bus", name)...)
 	}
@@ -68,11 +68,16 @@ func (r *residue) quiet() bool {
 }
 
 // entriesOf are a module's entries, unless they are about to be made: of a load
-// that has come further there is an event.
-func entriesOf(name string) (found []string) {
+// that has come further there is an event. The list of all modules is long to read;
+// a module that was seen being taken off it (kernel/module/main.c, free_module) is
+// looked for on it only when something else is wrong.
+func entriesOf(name string, unlinked bool) (found []string) {
 	state, err := os.ReadFile("/sys/module/" + name + "/initstate")
 	if err == nil && strings.TrimSpace(string(state)) != "coming" {
 		found = append(found, "its entry in /sys/module is still there")
+	}
+	if unlinked && len(found) == 0 {
+		return nil
 	}
 	list, err := os.ReadFile("/proc/modules")
 	if err == nil && listed(string(list), name) {
