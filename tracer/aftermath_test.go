@@ -92,11 +92,13 @@ func TestNotifiersByStack(t *testing.T) {
 	wait(70, notify, "msleep+0x2", "?", "notifier_call_chain+0x3")
 	wait(80, notify, "down_read+0x2", "blocking_notifier_call_chain+0x3", "__do_sys_delete_module+0x5")
 	wait(90, notify, "notifier_call_chain+0x3")
+	wait(95, notify, "msleep+0x4", "inlined+0x1", "blocking_notifier_call_chain+0x3", "__do_sys_delete_module+0x5")
 	wait(1000, notify-1, "msleep+0x3", "other+0x2", "notifier_call_chain+0x3")
 	p.hot["a"] = &hot{notify, unload.Hot{Samples: 3, Stack: []string{"busy+0x1", "notifier_call_chain+0x3"}}}
 	p.hot["b"] = &hot{notify, unload.Hot{Samples: 1, Stack: []string{"elsewhere+0x1"}}}
 	want := []unload.Notifier{
 		{Callback: "slow_going", Module: "edr", Duration: 520},
+		{Callback: "inlined", Duration: 95},
 		{Callback: "busy", Duration: 30},
 	}
 	if diff := cmp.Diff(want, p.notifiersByStack(40)); diff != "" {

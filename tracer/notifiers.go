@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/modtrace/modtrace/bpf"
 	"github.com/modtrace/modtrace/cause"
@@ -71,14 +72,25 @@ func (p *pending) notifiersByStack(onCPU int64) []unload.Notifier {
 }
 
 // callbackIn finds the frame of the callback in a stack: the one on top of the
-// outermost function that goes along a chain (kernel/notifier.c).
+// outermost functions that go along a chain (kernel/notifier.c), of which the inner
+// one may be inlined. The outer one takes the chain's lock too.
 func callbackIn(stack []string) (frame string, ok bool) {
 	for i := len(stack) - 1; i > 0; i-- {
-		if cause.Function(stack[i]) == "notifier_call_chain" {
-			return stack[i-1], stack[i-1] != unnamed
+		f, below := stack[i-1], cause.Function(stack[i])
+		switch {
+		case below != "notifier_call_chain" && below != "blocking_notifier_call_chain", cause.Function(f) == "notifier_call_chain":
+		case below == "blocking_notifier_call_chain" && locks(cause.Function(f)), f == unnamed:
+			return "", false
+		default:
+			return f, true
 		}
 	}
 	return "", false
+}
+
+// locks says that a function takes or drops a rw_semaphore.
+func locks(function string) bool {
+	return strings.HasPrefix(function, "down_read") || strings.HasPrefix(function, "up_read") || strings.HasPrefix(function, "rwsem_")
 }
 
 // notified is when the notifier chain was done with: the next boundary.
