@@ -28,6 +28,7 @@ enum kind {
 	KIND_DEVICE,	// the unloading task detached a device from its driver
 	KIND_LOG,	// the kernel logged something meanwhile
 	KIND_WAITER,	// another task waited for a lock that the unloading task held
+	KIND_LOAD,	// a module was loaded, by whomever
 	KIND_NAME,	// only in recordings: the name that an address had
 	KINDS,
 };
@@ -65,6 +66,8 @@ struct ancestor {
 	__u8 comm[COMM_LEN];
 };
 
+// Who unloads a module, or loads one: then name is the module's own, and the
+// header's begin the time.
 struct begin {
 	struct header header;
 	__u64 cgroup;
@@ -181,8 +184,17 @@ struct log_event {
 	__u8 text[LOG_LEN];
 };
 
+// A callback on the module notifier chain.
+struct callback {
+	__u64 function; // or an address near its beginning
+	__u64 since;
+};
+
+#define CALLBACKS 32
+
 // What an unloading task has come to. It lives in a map while the unload is in
-// flight, where the Go side can read it, and is sent as it is at the end.
+// flight, where the Go side can read it, and is sent at the end, with as many
+// callbacks as there are.
 struct end {
 	struct header header;
 	__u64 at[BOUNDARIES];	   // when each boundary was passed, 0: not seen
@@ -192,6 +204,7 @@ struct end {
 	__u64 until;		   // when its last wait ended
 	__u64 sampled;		   // the time of the last sample
 	__u64 size;		   // of the module's memory, in bytes
+	__u64 text;		   // the address of its code, never shown
 	__u64 module;		   // the address of its struct module, never shown
 	__u64 taints;
 	__s64 result;
@@ -207,8 +220,13 @@ struct end {
 	__u8 no_capability; // at a refusal before the look-up: CAP_SYS_MODULE was lacking
 	__u8 died;	    // the task ended inside delete_module
 	__u8 ended;	    // its end is being noted: what the task waits for now is not its
-	__u8 pad[1];
+	__u8 has_drivers;   // it registered drivers that sysfs knows
+	__u32 text_size;
+	__u32 callbacks;     // that were called, which may be more than are kept
+	__u32 position;	     // on the chain, behind the last that was called
+	__u32 walked;	     // the chain was walked since the unload began
 	__u8 name[NAME_LEN]; // the module's own
+	struct callback callback[CALLBACKS];
 };
 
 #endif

@@ -51,6 +51,10 @@ struct list_head {
 	struct list_head *next;
 };
 
+struct kobject {
+	const char *name;
+};
+
 typedef struct {
 	int counter;
 } atomic_t;
@@ -64,16 +68,24 @@ enum module_state {
 };
 
 struct module_memory {
+	void *base;
 	unsigned int size;
 };
 
 struct module_layout {
+	void *base;
 	unsigned int size;
+	unsigned int text_size;
 };
 
-#define MODULE_MEMORIES 7 // MOD_MEM_NUM_TYPES
+#define MODULE_MEMORIES 7 // MOD_MEM_NUM_TYPES, of which the first is the code
+
+struct module_kobject {
+	struct kobject *drivers_dir; // made when the module's first driver is registered
+};
 
 struct module {
+	struct module_kobject mkobj;
 	struct module_memory mem[MODULE_MEMORIES]; // since 6.4
 	struct module_layout core_layout, init_layout;
 	enum module_state state;
@@ -132,10 +144,6 @@ struct workqueue_struct {
 	char name[24]; // 32 since 6.9
 };
 
-struct kobject {
-	const char *name;
-};
-
 struct device_driver {
 	const char *name;
 };
@@ -149,8 +157,47 @@ struct net_device {
 	char name[16];
 };
 
+// include/linux/notifier.h
+struct notifier_block {
+	int (*notifier_call)(struct notifier_block *nb, unsigned long action, void *data);
+	struct notifier_block *next;
+};
+
+struct blocking_notifier_head {
+	struct notifier_block *head;
+};
+
+// include/linux/sched.h
+#define PF_WQ_WORKER 0x00000020
+#define PF_KTHREAD 0x00200000
+
+// kernel/kthread.c
+struct kthread {
+	unsigned long flags;
+	int (*threadfn)(void *data);
+	void *data; // of a worker, its struct worker
+};
+
+// kernel/workqueue_internal.h; worker is a name of ours.
+struct worker___kernel {
+	void (*current_func)(struct work_struct *work);
+};
+
+struct seq_file;
+
+struct bpf_iter_meta {
+	struct seq_file *seq;
+};
+
+struct bpf_iter__task {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+};
+
 struct task_struct {
 	unsigned int __state;
+	unsigned int flags;
+	void *worker_private; // of a kernel thread, its struct kthread
 	int pid, tgid;
 	struct task_struct *real_parent;
 	struct cred *cred;
@@ -158,9 +205,10 @@ struct task_struct {
 	char comm[16];
 };
 
-// The name of __state before 5.14.
+// The name of __state before 5.14, and the place of struct kthread before 5.17.
 struct task_struct___old {
 	long state;
+	int *set_child_tid;
 };
 
 #pragma clang attribute pop

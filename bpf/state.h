@@ -40,6 +40,9 @@ volatile __u32 after[BOUNDARIES];
 // nothing; without that hook the end of an unload wakes it.
 volatile bool wake_at_switch;
 
+// The address of the module notifier chain, once it was called.
+__u64 module_chain;
+
 // Events made and events that found no room, by kind.
 __u64 produced[KINDS];
 __u64 lost[KINDS];
@@ -86,6 +89,7 @@ const struct sample *unused_sample __attribute__((unused));
 const enum blocker_kind *unused_blocker_kind __attribute__((unused));
 const struct slot *unused_slot __attribute__((unused));
 const struct end *unused_end __attribute__((unused));
+const struct callback *unused_callback __attribute__((unused));
 const enum kind *unused_kind __attribute__((unused));
 const enum boundary *unused_boundary __attribute__((unused));
 

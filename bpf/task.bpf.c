@@ -12,10 +12,7 @@
 
 #define TASK_DEPTH 64
 
-// include/linux/sched.h
-#define PF_KTHREAD 0x00200000
-#define PF_WQ_WORKER 0x00000020
-#define TASK_DEAD 0x80
+#define TASK_DEAD 0x80 // include/linux/sched.h
 
 // arch/x86/include/asm/page_64_types.h, arch/arm64/include/asm/memory.h
 #define THREAD_SIZE 16384
@@ -58,17 +55,6 @@ struct record record;
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
-struct seq_file;
-
-struct bpf_iter_meta {
-	struct seq_file *seq;
-};
-
-struct bpf_iter__task {
-	struct bpf_iter_meta *meta;
-	struct task_struct *task;
-};
-
 struct sched_info {
 	unsigned long long last_arrival;
 };
@@ -94,11 +80,6 @@ struct task_struct___seen {
 
 // kernel/kthread.c. The kernel finds it by worker_private since 5.17, by
 // set_child_tid before.
-struct kthread {
-	unsigned long flags;
-	void *data; // of a kworker: its struct worker
-};
-
 // kernel/workqueue_internal.h
 struct worker {
 	struct list_head scheduled;

@@ -12,6 +12,9 @@
 #include "blocker.h"
 #include "convoy.h"
 #include "effect.h"
+#include "notifier.h"
+#include "load.h"
+#include "thread.h"
 #include "symbol.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";

@@ -87,8 +87,13 @@ static __always_inline void copy_cmdline(bool direct, struct begin *e, struct ta
 	bpf_probe_read_user_str(e->execfn, EXECFN_LEN, (void *)at[3]);
 }
 
+// copy_caller notes who the current task is.
 static __always_inline void copy_caller(struct begin *e)
 {
+	e->cgroup = bpf_get_current_cgroup_id();
+	e->pid = bpf_get_current_pid_tgid() >> 32;
+	e->uid = bpf_get_current_uid_gid();
+	bpf_get_current_comm(e->comm, COMM_LEN);
 	e->ancestor[0].pid = 0;
 	e->cmdline_len = 0;
 	e->execfn[0] = 0;
@@ -116,7 +121,7 @@ static __always_inline struct slot *remember(__u64 begin, __u32 tid, __u32 flags
 		count_lost(KIND_END);
 		return NULL;
 	}
-	__builtin_memset(&s->end, 0, sizeof(s->end));
+	__builtin_memset(&s->end, 0, __builtin_offsetof(struct end, callback));
 	s->end.header.begin = begin;
 	s->end.header.tid = tid;
 	s->end.header.kind = KIND_END;
@@ -154,11 +159,7 @@ static __always_inline int enter(unsigned long name, __u32 flags)
 	e = RESERVE(begin, KIND_BEGIN, begin, ids);
 	if (!e)
 		return 0;
-	e->cgroup = bpf_get_current_cgroup_id();
 	e->flags = flags;
-	e->pid = ids >> 32;
-	e->uid = bpf_get_current_uid_gid();
-	bpf_get_current_comm(e->comm, COMM_LEN);
 	e->name[0] = 0;
 	bpf_probe_read_user_str(e->name, NAME_LEN, (void *)name);
 	copy_caller(e);
@@ -196,18 +197,24 @@ static __always_inline int pass(__u32 to)
 	return 0;
 }
 
-// pass_for is pass for functions that are given the module.
-static __always_inline int pass_for(__u32 to, const struct module *mod)
+// pass_with is pass_after for functions that are given the module.
+static __always_inline struct end *pass_with(__u32 to, const struct module *mod)
 {
 	struct end *u = current_unload();
 
 	if (!u || u->stage >= to)
-		return 0;
+		return NULL;
 	if (!u->module)
 		u->module = (__u64)mod; // its look-up could not be seen
 	else if (u->module != (__u64)mod)
-		return 0;
+		return NULL;
 	come_to(u, to);
+	return u;
+}
+
+static __always_inline int pass_for(__u32 to, const struct module *mod)
+{
+	pass_with(to, mod);
 	return 0;
 }
 
@@ -246,16 +253,23 @@ static __always_inline bool has_users(bool direct, struct module *mod)
 	return direct && (void *)LOAD(direct, mod, source_list.next) != head;
 }
 
-// size_of is the size of a module's memory in bytes. Each part is named, since an
+// note_memory notes where a module's code lies, and the size of its memory in
+// bytes. Sizes are read the untyped way (see wanted); each part is named, since an
 // index that is not a constant is not relocated.
-static __always_inline __u64 size_of(bool direct, struct module *mod)
+static __always_inline void note_memory(bool direct, struct end *u, struct module *mod)
 {
-	if (!bpf_core_field_exists(mod->mem))
-		return LOAD(direct, mod, core_layout.size) + LOAD(direct, mod, init_layout.size);
-	return (__u64)LOAD(direct, mod, mem[0].size) + LOAD(direct, mod, mem[1].size) +
-	       LOAD(direct, mod, mem[2].size) + LOAD(direct, mod, mem[3].size) +
-	       LOAD(direct, mod, mem[4].size) + LOAD(direct, mod, mem[5].size) +
-	       LOAD(direct, mod, mem[6].size);
+	if (!bpf_core_field_exists(mod->mem)) {
+		u->text = (__u64)LOAD(direct, mod, core_layout.base);
+		u->text_size = LOAD(false, mod, core_layout.text_size);
+		u->size = LOAD(false, mod, core_layout.size) + LOAD(false, mod, init_layout.size);
+		return;
+	}
+	u->text = (__u64)LOAD(direct, mod, mem[0].base);
+	u->text_size = LOAD(false, mod, mem[0].size);
+	u->size = (__u64)u->text_size + LOAD(false, mod, mem[1].size) +
+		  LOAD(false, mod, mem[2].size) + LOAD(false, mod, mem[3].size) +
+		  LOAD(false, mod, mem[4].size) + LOAD(false, mod, mem[5].size) +
+		  LOAD(false, mod, mem[6].size);
 }
 
 // look_up notes what the kernel is about to decide on: the state of the module
@@ -270,8 +284,9 @@ static __always_inline int look_up(bool direct, struct module *mod)
 	u->state = LOAD(direct, mod, state);
 	u->refcnt = LOAD(direct, mod, refcnt.counter);
 	u->taints = LOAD(direct, mod, taints);
-	// The untyped way where it may be taken: see wanted.
-	u->size = can_probe ? size_of(false, mod) : 0;
+	if (can_probe)
+		note_memory(direct, u, mod);
+	u->has_drivers = LOAD(direct, mod, mkobj.drivers_dir) != NULL;
 	u->has_init = LOAD(direct, mod, init) != NULL;
 	u->has_exit = LOAD(direct, mod, exit) != NULL;
 	if (bpf_core_field_exists(mod->sig_ok))
@@ -302,6 +317,16 @@ static __always_inline bool lacks_capability(void)
 	return current_task_typed() && lacks_capability_of(true, bpf_get_current_task_btf());
 }
 
+// size_of_end is how much of the record of an unload's end there is.
+static __always_inline __u64 size_of_end(const struct end *u)
+{
+	__u32 n = u->callbacks;
+
+	if (n > CALLBACKS)
+		n = CALLBACKS;
+	return __builtin_offsetof(struct end, callback) + n * sizeof(u->callback[0]);
+}
+
 // finish sends the unload's record, of which the reader is told soon.
 static __always_inline void finish(struct slot *s)
 {
@@ -311,7 +336,7 @@ static __always_inline void finish(struct slot *s)
 	s->end.ended = 1;
 	s->end.at[AT_END] = stamp(&s->end);
 	__sync_fetch_and_add(&produced[KIND_END], 1);
-	if (bpf_ringbuf_output(&events, &s->end, sizeof(s->end), how))
+	if (bpf_ringbuf_output(&events, &s->end, size_of_end(&s->end), how))
 		count_lost(KIND_END);
 	leave_slot(s);
 	gate.wake = 1;
@@ -404,10 +429,17 @@ int exit_kretprobe(struct pt_regs *ctx)
 
 // The chain is known by what goes down it: no other has this module's address
 // for its argument.
+static __always_inline int notify(__u64 chain, const struct module *mod)
+{
+	if (pass_with(AT_NOTIFY, mod))
+		module_chain = chain;
+	return 0;
+}
+
 SEC("fentry/blocking_notifier_call_chain")
 int BPF_PROG(notify_fentry, void *chain, unsigned long action, struct module *mod)
 {
-	return action == MODULE_STATE_GOING ? pass_for(AT_NOTIFY, mod) : 0;
+	return action == MODULE_STATE_GOING ? notify((__u64)chain, mod) : 0;
 }
 
 SEC("kprobe/blocking_notifier_call_chain")
@@ -415,7 +447,7 @@ int notify_kprobe(struct pt_regs *ctx)
 {
 	if (PT_REGS_PARM2(ctx) != MODULE_STATE_GOING)
 		return 0;
-	return pass_for(AT_NOTIFY, (struct module *)PT_REGS_PARM3(ctx));
+	return notify(PT_REGS_PARM1(ctx), (struct module *)PT_REGS_PARM3(ctx));
 }
 
 // Where there is no livepatching, ftrace_release_mod follows the notifiers.

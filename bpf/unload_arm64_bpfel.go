@@ -71,6 +71,12 @@ const (
 	UnloadBoundaryBOUNDARIES     UnloadBoundary = 15
 )
 
+type UnloadCallback struct {
+	_        structs.HostLayout
+	Function uint64
+	Since    uint64
+}
+
 type UnloadDependent struct {
 	_      structs.HostLayout
 	Header struct {
@@ -111,6 +117,7 @@ type UnloadEnd struct {
 	Until        uint64
 	Sampled      uint64
 	Size         uint64
+	Text         uint64
 	Module       uint64
 	Taints       uint64
 	Result       int64
@@ -129,8 +136,13 @@ type UnloadEnd struct {
 	NoCapability uint8
 	Died         uint8
 	Ended        uint8
-	Pad          [1]uint8
+	HasDrivers   uint8
+	TextSize     uint32
+	Callbacks    uint32
+	Position     uint32
+	Walked       uint32
 	Name         [64]uint8
+	Callback     [32]UnloadCallback
 }
 
 type UnloadGates struct {
@@ -152,9 +164,17 @@ const (
 	UnloadKindKIND_DEVICE    UnloadKind = 8
 	UnloadKindKIND_LOG       UnloadKind = 9
 	UnloadKindKIND_WAITER    UnloadKind = 10
-	UnloadKindKIND_NAME      UnloadKind = 11
-	UnloadKindKINDS          UnloadKind = 12
+	UnloadKindKIND_LOAD      UnloadKind = 11
+	UnloadKindKIND_NAME      UnloadKind = 12
+	UnloadKindKINDS          UnloadKind = 13
 )
+
+type UnloadLeftover struct {
+	_    structs.HostLayout
+	Pid  uint32
+	Work uint32
+	Comm [16]uint8
+}
 
 type UnloadLogEvent struct {
 	_      structs.HostLayout
@@ -289,6 +309,8 @@ const (
 	UnloadMapWaiters                 = "waiters"
 	UnloadProgAsyncFentry            = "async_fentry"
 	UnloadProgAsyncKprobe            = "async_kprobe"
+	UnloadProgCallbackRaw            = "callback_raw"
+	UnloadProgCallbackTp             = "callback_tp"
 	UnloadProgCheckFentry            = "check_fentry"
 	UnloadProgCheckKprobe            = "check_kprobe"
 	UnloadProgDetachFentry           = "detach_fentry"
@@ -339,8 +361,11 @@ const (
 	UnloadProgFtraceKretprobe        = "ftrace_kretprobe"
 	UnloadProgGetRaw                 = "get_raw"
 	UnloadProgGetTp                  = "get_tp"
+	UnloadProgLeftovers              = "leftovers"
 	UnloadProgLivepatchFentry        = "livepatch_fentry"
 	UnloadProgLivepatchKprobe        = "livepatch_kprobe"
+	UnloadProgLoadRaw                = "load_raw"
+	UnloadProgLoadTp                 = "load_tp"
 	UnloadProgLockRaw                = "lock_raw"
 	UnloadProgLockTp                 = "lock_tp"
 	UnloadProgLockedRaw              = "locked_raw"
@@ -370,17 +395,22 @@ const (
 	UnloadVarArmed                   = "armed"
 	UnloadVarAsked                   = "asked"
 	UnloadVarCanProbe                = "can_probe"
+	UnloadVarFreedFrom               = "freed_from"
+	UnloadVarFreedSize               = "freed_size"
 	UnloadVarGate                    = "gate"
 	UnloadVarLost                    = "lost"
+	UnloadVarModuleChain             = "module_chain"
 	UnloadVarProduced                = "produced"
 	UnloadVarRootPid                 = "root_pid"
 	UnloadVarUnusedBegin             = "unused_begin"
 	UnloadVarUnusedBlockerKind       = "unused_blocker_kind"
 	UnloadVarUnusedBoundary          = "unused_boundary"
+	UnloadVarUnusedCallback          = "unused_callback"
 	UnloadVarUnusedDependent         = "unused_dependent"
 	UnloadVarUnusedDeviceEvent       = "unused_device_event"
 	UnloadVarUnusedEnd               = "unused_end"
 	UnloadVarUnusedKind              = "unused_kind"
+	UnloadVarUnusedLeftover          = "unused_leftover"
 	UnloadVarUnusedLogEvent          = "unused_log_event"
 	UnloadVarUnusedReference         = "unused_reference"
 	UnloadVarUnusedSample            = "unused_sample"
@@ -437,6 +467,8 @@ type UnloadSpecs struct {
 type UnloadProgramSpecs struct {
 	AsyncFentry            *ebpf.ProgramSpec `ebpf:"async_fentry"`
 	AsyncKprobe            *ebpf.ProgramSpec `ebpf:"async_kprobe"`
+	CallbackRaw            *ebpf.ProgramSpec `ebpf:"callback_raw"`
+	CallbackTp             *ebpf.ProgramSpec `ebpf:"callback_tp"`
 	CheckFentry            *ebpf.ProgramSpec `ebpf:"check_fentry"`
 	CheckKprobe            *ebpf.ProgramSpec `ebpf:"check_kprobe"`
 	DetachFentry           *ebpf.ProgramSpec `ebpf:"detach_fentry"`
@@ -487,8 +519,11 @@ type UnloadProgramSpecs struct {
 	FtraceKretprobe        *ebpf.ProgramSpec `ebpf:"ftrace_kretprobe"`
 	GetRaw                 *ebpf.ProgramSpec `ebpf:"get_raw"`
 	GetTp                  *ebpf.ProgramSpec `ebpf:"get_tp"`
+	Leftovers              *ebpf.ProgramSpec `ebpf:"leftovers"`
 	LivepatchFentry        *ebpf.ProgramSpec `ebpf:"livepatch_fentry"`
 	LivepatchKprobe        *ebpf.ProgramSpec `ebpf:"livepatch_kprobe"`
+	LoadRaw                *ebpf.ProgramSpec `ebpf:"load_raw"`
+	LoadTp                 *ebpf.ProgramSpec `ebpf:"load_tp"`
 	LockRaw                *ebpf.ProgramSpec `ebpf:"lock_raw"`
 	LockTp                 *ebpf.ProgramSpec `ebpf:"lock_tp"`
 	LockedRaw              *ebpf.ProgramSpec `ebpf:"locked_raw"`
@@ -533,17 +568,22 @@ type UnloadVariableSpecs struct {
 	Armed             *ebpf.VariableSpec `ebpf:"armed"`
 	Asked             *ebpf.VariableSpec `ebpf:"asked"`
 	CanProbe          *ebpf.VariableSpec `ebpf:"can_probe"`
+	FreedFrom         *ebpf.VariableSpec `ebpf:"freed_from"`
+	FreedSize         *ebpf.VariableSpec `ebpf:"freed_size"`
 	Gate              *ebpf.VariableSpec `ebpf:"gate"`
 	Lost              *ebpf.VariableSpec `ebpf:"lost"`
+	ModuleChain       *ebpf.VariableSpec `ebpf:"module_chain"`
 	Produced          *ebpf.VariableSpec `ebpf:"produced"`
 	RootPid           *ebpf.VariableSpec `ebpf:"root_pid"`
 	UnusedBegin       *ebpf.VariableSpec `ebpf:"unused_begin"`
 	UnusedBlockerKind *ebpf.VariableSpec `ebpf:"unused_blocker_kind"`
 	UnusedBoundary    *ebpf.VariableSpec `ebpf:"unused_boundary"`
+	UnusedCallback    *ebpf.VariableSpec `ebpf:"unused_callback"`
 	UnusedDependent   *ebpf.VariableSpec `ebpf:"unused_dependent"`
 	UnusedDeviceEvent *ebpf.VariableSpec `ebpf:"unused_device_event"`
 	UnusedEnd         *ebpf.VariableSpec `ebpf:"unused_end"`
 	UnusedKind        *ebpf.VariableSpec `ebpf:"unused_kind"`
+	UnusedLeftover    *ebpf.VariableSpec `ebpf:"unused_leftover"`
 	UnusedLogEvent    *ebpf.VariableSpec `ebpf:"unused_log_event"`
 	UnusedReference   *ebpf.VariableSpec `ebpf:"unused_reference"`
 	UnusedSample      *ebpf.VariableSpec `ebpf:"unused_sample"`
@@ -597,17 +637,22 @@ type UnloadVariables struct {
 	Armed             *ebpf.Variable `ebpf:"armed"`
 	Asked             *ebpf.Variable `ebpf:"asked"`
 	CanProbe          *ebpf.Variable `ebpf:"can_probe"`
+	FreedFrom         *ebpf.Variable `ebpf:"freed_from"`
+	FreedSize         *ebpf.Variable `ebpf:"freed_size"`
 	Gate              *ebpf.Variable `ebpf:"gate"`
 	Lost              *ebpf.Variable `ebpf:"lost"`
+	ModuleChain       *ebpf.Variable `ebpf:"module_chain"`
 	Produced          *ebpf.Variable `ebpf:"produced"`
 	RootPid           *ebpf.Variable `ebpf:"root_pid"`
 	UnusedBegin       *ebpf.Variable `ebpf:"unused_begin"`
 	UnusedBlockerKind *ebpf.Variable `ebpf:"unused_blocker_kind"`
 	UnusedBoundary    *ebpf.Variable `ebpf:"unused_boundary"`
+	UnusedCallback    *ebpf.Variable `ebpf:"unused_callback"`
 	UnusedDependent   *ebpf.Variable `ebpf:"unused_dependent"`
 	UnusedDeviceEvent *ebpf.Variable `ebpf:"unused_device_event"`
 	UnusedEnd         *ebpf.Variable `ebpf:"unused_end"`
 	UnusedKind        *ebpf.Variable `ebpf:"unused_kind"`
+	UnusedLeftover    *ebpf.Variable `ebpf:"unused_leftover"`
 	UnusedLogEvent    *ebpf.Variable `ebpf:"unused_log_event"`
 	UnusedReference   *ebpf.Variable `ebpf:"unused_reference"`
 	UnusedSample      *ebpf.Variable `ebpf:"unused_sample"`
@@ -626,6 +671,8 @@ type UnloadVariables struct {
 type UnloadPrograms struct {
 	AsyncFentry            *ebpf.Program `ebpf:"async_fentry"`
 	AsyncKprobe            *ebpf.Program `ebpf:"async_kprobe"`
+	CallbackRaw            *ebpf.Program `ebpf:"callback_raw"`
+	CallbackTp             *ebpf.Program `ebpf:"callback_tp"`
 	CheckFentry            *ebpf.Program `ebpf:"check_fentry"`
 	CheckKprobe            *ebpf.Program `ebpf:"check_kprobe"`
 	DetachFentry           *ebpf.Program `ebpf:"detach_fentry"`
@@ -676,8 +723,11 @@ type UnloadPrograms struct {
 	FtraceKretprobe        *ebpf.Program `ebpf:"ftrace_kretprobe"`
 	GetRaw                 *ebpf.Program `ebpf:"get_raw"`
 	GetTp                  *ebpf.Program `ebpf:"get_tp"`
+	Leftovers              *ebpf.Program `ebpf:"leftovers"`
 	LivepatchFentry        *ebpf.Program `ebpf:"livepatch_fentry"`
 	LivepatchKprobe        *ebpf.Program `ebpf:"livepatch_kprobe"`
+	LoadRaw                *ebpf.Program `ebpf:"load_raw"`
+	LoadTp                 *ebpf.Program `ebpf:"load_tp"`
 	LockRaw                *ebpf.Program `ebpf:"lock_raw"`
 	LockTp                 *ebpf.Program `ebpf:"lock_tp"`
 	LockedRaw              *ebpf.Program `ebpf:"locked_raw"`
@@ -709,6 +759,8 @@ func (p *UnloadPrograms) Close() error {
 	return _UnloadClose(
 		p.AsyncFentry,
 		p.AsyncKprobe,
+		p.CallbackRaw,
+		p.CallbackTp,
 		p.CheckFentry,
 		p.CheckKprobe,
 		p.DetachFentry,
@@ -759,8 +811,11 @@ func (p *UnloadPrograms) Close() error {
 		p.FtraceKretprobe,
 		p.GetRaw,
 		p.GetTp,
+		p.Leftovers,
 		p.LivepatchFentry,
 		p.LivepatchKprobe,
+		p.LoadRaw,
+		p.LoadTp,
 		p.LockRaw,
 		p.LockTp,
 		p.LockedRaw,

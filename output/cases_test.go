@@ -135,6 +135,8 @@ func attempt(module string, all []unload.Phase) unload.Unload {
 		Missing:    []string{},
 		Signed:     true,
 		Complete:   true,
+
+		ResidueKnown: true,
 	}
 	for _, p := range all {
 		u.Duration += p.Duration
@@ -166,6 +168,7 @@ func waits() unload.Unload {
 func merged() unload.Unload {
 	u := attempt("old", phases(map[unload.PhaseName][2]int64{unload.FreeParams: {143, 17012}},
 		unload.Enter, unload.Check, unload.Notify, unload.Livepatch, unload.FreeSysfs, unload.FreeParams, unload.Return))
+	u.ResidueKnown = false
 	u.Phases[1].Merged = []unload.PhaseName{unload.Exit}
 	u.Phases[3].Merged = []unload.PhaseName{unload.Ftrace, unload.Async}
 	u.Phases[4].Merged = []unload.PhaseName{unload.FreeArch, unload.FreeDeps}

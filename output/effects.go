@@ -21,7 +21,7 @@ func (s screen) effects(u unload.Unload) []fact {
 	add("devices", s.ranking(s.devices(u.Devices), u.Duration, "device", "devices"))
 	add("convoy", s.convoy(u.Convoy))
 	all = append(all, s.log(u.Log)...)
-	add("residue", s.residue(u.Residue))
+	add("residue", s.residue(u))
 	if u.Memory.Freed > 0 {
 		add("freed", []string{bytesOf(u.Memory.Freed)})
 	}
@@ -129,7 +129,11 @@ func (s screen) locks(all []unload.Waiter) string {
 	return s.name(all[0].Lock, longestDetail)
 }
 
-func (s screen) residue(all []string) []string {
+func (s screen) residue(u unload.Unload) []string {
+	all := u.Residue
+	if len(all) == 0 && s.verbose && u.Result.OK && !u.ResidueKnown {
+		return []string{"not looked for"}
+	}
 	lines := make([]string, 0, len(all))
 	for _, r := range all {
 		if len(lines) == maxLines && !s.verbose {

@@ -111,6 +111,9 @@ func FuzzTable(f *testing.F) {
 		if err := NewTable(&b, o).Stall(st); err != nil {
 			t.Fatal(err)
 		}
+		if err := NewTable(&b, o).Reload(unload.Reload{Module: text, After: n, Loader: u.Caller}); err != nil {
+			t.Fatal(err)
+		}
 		if err := Plan(&b, []unload.Hook{hook, gone}, o); err != nil {
 			t.Fatal(err)
 		}

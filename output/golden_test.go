@@ -41,6 +41,9 @@ func drawings(t testing.TB) []drawing {
 	for _, st := range append(stalls(), stuck()...) {
 		all = append(all, drawing{st.name, func(b *bytes.Buffer, o TableOptions) error { return NewTable(b, o).Stall(st.Stall) }})
 	}
+	for _, l := range comebacks() {
+		all = append(all, drawing{l.name, func(b *bytes.Buffer, o TableOptions) error { return NewTable(b, o).Reload(l.Reload) }})
+	}
 	plan := func(name string, hooks []unload.Hook) {
 		all = append(all, drawing{name, func(b *bytes.Buffer, o TableOptions) error { return Plan(b, hooks, o) }})
 	}

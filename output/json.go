@@ -34,6 +34,11 @@ func (j jsonReport) Stall(s unload.Stall) error {
 	return j.write(&s)
 }
 
+func (j jsonReport) Reload(r unload.Reload) error {
+	r.Type = unload.TypeReload
+	return j.write(&r)
+}
+
 func (j jsonReport) Trailer(t unload.Trailer) error {
 	t.Type = unload.TypeTrailer
 	return j.write(&t)

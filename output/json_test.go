@@ -102,12 +102,12 @@ func TestJSONKeepsTheContract(t *testing.T) {
 			phases.0.name phases.0.offset_ns phases.0.duration_ns phases.0.on_cpu_ns phases.0.off_cpu_ns phases.0.exact phases.0.merged
 			phases.0.waits.0.cause phases.0.waits.0.count phases.0.waits.0.duration_ns phases.0.waits.0.blocker phases.0.waits.0.waker
 			phases.0.waits.0.longest_ns phases.0.waits.0.stack phases.0.hot.0.samples phases.0.hot.0.stack
-			notifiers.0.callback notifiers.0.module notifiers.0.duration_ns
+			notifiers.0.callback notifiers.0.module notifiers.0.duration_ns notifiers.0.exact
 			devices.0.device devices.0.driver devices.0.duration_ns
 			holders.0.kind holders.0.refs holders.0.module holders.0.pid holders.0.comm holders.0.cgroup holders.0.container
 			holders.0.fd holders.0.path holders.0.mount_ns holders.0.detail holders.0.stack holders.0.confidence
 			log.0.offset_ns log.0.phase log.0.level log.0.text convoy.0.pid convoy.0.comm convoy.0.duration_ns
-			dependents references residue memory.freed_bytes taints signed
+			dependents references residue residue_known memory.freed_bytes taints signed
 			unaccounted_ns lost_events complete missing`},
 		{"bare unload", encode(t, func(r Report) error { return r.Unload(unload.Unload{}) }), `
 			type module start duration_ns flags forced outcome result.ok caller.cmdline caller.ancestors refcount.before phases
@@ -116,6 +116,8 @@ func TestJSONKeepsTheContract(t *testing.T) {
 		{"stall", encode(t, func(r Report) error { return r.Stall(unload.Stall{}) }), `
 			type module start duration_ns phases caller.cmdline convoy log phase elapsed_ns
 			wait.cause wait.count wait.duration_ns wait.longest_ns wait.blocker wait.waker wait.stack`},
+		{"reload", encode(t, func(r Report) error { return r.Reload(unload.Reload{}) }), `
+			type module start after_ns loader.pid loader.comm loader.cmdline loader.ancestors`},
 		{"trailer", encode(t, func(r Report) error { return r.Trailer(unload.Trailer{}) }), `
 			type records lost_events missed_probes incomplete ended`},
 	}
@@ -160,6 +162,7 @@ func TestJSONTypes(t *testing.T) {
 		"header":  func(r Report) error { return r.Header(unload.Header{Type: "x"}) },
 		"unload":  func(r Report) error { return r.Unload(unload.Unload{}) },
 		"stall":   func(r Report) error { return r.Stall(unload.Stall{}) },
+		"reload":  func(r Report) error { return r.Reload(unload.Reload{}) },
 		"trailer": func(r Report) error { return r.Trailer(unload.Trailer{}) },
 	} {
 		if text := encode(t, write); !strings.HasPrefix(text, `{"type":"`+want+`",`) {

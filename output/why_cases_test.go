@@ -118,6 +118,23 @@ func longNames() unload.Unload {
 	return u
 }
 
+// comeback is a module that was loaded again.
+type comeback struct {
+	name string
+	unload.Reload
+}
+
+func comebacks() []comeback {
+	loader := unload.Caller{PID: 12, TID: 12, PPID: 3, Comm: "modprobe", Exe: "/usr/bin/kmod", Cmdline: []string{"modprobe", "dummy"},
+		Ancestors: []unload.Ancestor{{PID: 3, Comm: "(udev-worker)"}, {PID: 1, Comm: "systemd"}}}
+	hostile := unload.Caller{PID: 1, Comm: nasty, Ancestors: []unload.Ancestor{{PID: 2, Comm: nasty}}}
+	return []comeback{
+		{"reload", unload.Reload{Module: "dummy", After: 120e6, Loader: loader}},
+		{"reload-bare", unload.Reload{}},
+		{"reload-hostile", unload.Reload{Module: nasty, After: -1, Loader: hostile}},
+	}
+}
+
 // stalls are unloads that hang.
 func stalls() []stall {
 	return []stall{

@@ -26,7 +26,10 @@ type assembler struct {
 	// on once and never off: what it says now holds for a refusal just made,
 	// but for a switch in the microseconds between.
 	modulesDisabled func() bool
-	pending         map[taskKey]*pending
+	// residue looks for what a module that was unloaded has left.
+	residue func(e *bpf.UnloadEnd, lastLoad uint64) (found []string, known bool)
+	reloads *reloads
+	pending map[taskKey]*pending
 }
 
 // taskKey tells unloads apart: a task is in one at a time.
@@ -60,6 +63,8 @@ func newAssembler(plan Plan) *assembler {
 		names:           newNames(func([]uint64) []string { return nil }),
 		enrich:          func(*unload.Caller, *bpf.UnloadBegin) {},
 		modulesDisabled: func() bool { return false },
+		residue:         func(*bpf.UnloadEnd, uint64) ([]string, bool) { return nil, false },
+		reloads:         newReloads(),
 		pending:         make(map[taskKey]*pending),
 	}
 }
@@ -96,12 +101,17 @@ func (a *assembler) add(e any) (unload.Unload, bool) {
 		p.addDevice(e)
 	case *bpf.UnloadLogEvent:
 		a.addLog(e)
+	case *loadEvent:
+		a.addLoad(e)
 	case *nameRecord:
 		a.names.learn(e.Address, text(e.Name[:]))
 	case *bpf.UnloadEnd:
 		u := a.report(a.pop(e), e)
 		if e.Result == 0 {
+			residue, known := a.residue(e, a.reloads.last)
+			u.Residue, u.ResidueKnown = orEmpty(residue), known
 			a.names.forget()
+			a.addGone(e)
 		}
 		return u, true
 	}
@@ -232,6 +242,9 @@ func (a *assembler) report(p *pending, e *bpf.UnloadEnd) unload.Unload {
 	var at []int
 	u.Phases, at = a.phases(e, &u.Missing)
 	distribute(p, u.Phases, at)
+	if u.Notifiers = a.notifiers(e, &u.Missing); len(u.Notifiers) == 0 && e.At[bpf.UnloadBoundaryAT_NOTIFY] != 0 {
+		u.Notifiers = p.notifiersByStack(u.Phases[at[bpf.UnloadBoundaryAT_NOTIFY]].OnCPU)
+	}
 	u.Devices = orEmpty(p.devices)
 	u.Convoy = a.convoy(p, e)
 	u.Log = p.lines(e)

@@ -39,10 +39,13 @@ func (l *loader) loadByNumber(c candidate) (*ebpf.Program, error) {
 	return nil, err
 }
 
+// attachTypes has the mechanisms that attach by type.
 var attachTypes = map[string]ebpf.AttachType{
 	fentry: ebpf.AttachTraceFEntry,
 	fexit:  ebpf.AttachTraceFExit,
 	tpBTF:  ebpf.AttachTraceRawTp,
+
+	iterator: ebpf.AttachTraceIter,
 }
 
 // link brings the program's instructions into the form that the kernel takes:

@@ -16,8 +16,9 @@ const headerSize = 16
 // decode makes an event of a record from the ring: a *bpf.UnloadBegin,
 // *bpf.UnloadDependent, *bpf.UnloadReference, *bpf.UnloadWait, *bpf.UnloadWaking,
 // *bpf.UnloadWaiter, *bpf.UnloadSample, *bpf.UnloadDeviceEvent,
-// *bpf.UnloadLogEvent, *bpf.UnloadEnd, or a *nameRecord from a recording. Whatever
-// the bytes are, it gives an event that is sound or an error wrapping errDamaged.
+// *bpf.UnloadLogEvent, *bpf.UnloadEnd, a *loadEvent, or a *nameRecord from a
+// recording. Whatever the bytes are, it gives an event that is sound or an error
+// wrapping errDamaged.
 func decode(raw []byte) (any, error) {
 	if len(raw) < headerSize {
 		return nil, fmt.Errorf("%w: %d bytes", errDamaged, len(raw))
@@ -32,7 +33,7 @@ func decode(raw []byte) (any, error) {
 			return e.Time >= e.Header.Begin
 		})
 	case bpf.UnloadKindKIND_END:
-		return decodeInto(raw, &bpf.UnloadEnd{}, endIsSound)
+		return decodeEnd(raw)
 	case bpf.UnloadKindKIND_WAIT:
 		return decodeCut(raw, &bpf.UnloadWait{}, waitIsSound)
 	case bpf.UnloadKindKIND_WAKING:
@@ -55,6 +56,8 @@ func decode(raw []byte) (any, error) {
 		return decodeInto(raw, &bpf.UnloadLogEvent{}, func(e *bpf.UnloadLogEvent) bool {
 			return e.Time >= e.Header.Begin && e.Boundary < boundaries && int(e.Length) <= len(e.Text)
 		})
+	case bpf.UnloadKindKIND_LOAD:
+		return decodeInto(raw, &loadEvent{}, func(*loadEvent) bool { return true })
 	case bpf.UnloadKindKIND_NAME:
 		return decodeInto(raw, &nameRecord{}, func(e *nameRecord) bool { return e.Address != 0 })
 	default:
@@ -98,6 +101,23 @@ func frames(e any) int {
 func waitIsSound(e *bpf.UnloadWait, frames int) bool {
 	return e.Since >= e.Header.Begin && e.Since-e.Header.Begin < 1<<62 && e.Until <= e.Since &&
 		e.Boundary < boundaries && int(e.Depth) == frames
+}
+
+// decodeEnd reads the end of an unload, of which only the callbacks that were called
+// were sent.
+func decodeEnd(raw []byte) (any, error) {
+	e := &bpf.UnloadEnd{}
+	padded := make([]byte, binary.Size(e))
+	sent := len(raw)
+	least := len(padded) - binary.Size(e.Callback)
+	if sent < least || sent > len(padded) {
+		return nil, fmt.Errorf("%w: %d bytes for a %T", errDamaged, sent, e)
+	}
+	copy(padded, raw)
+	return decodeInto(padded, e, func(e *bpf.UnloadEnd) bool {
+		kept := min(int(e.Callbacks), len(e.Callback))
+		return sent == least+kept*binary.Size(e.Callback[0]) && endIsSound(e) && callbacksAreSound(e)
+	})
 }
 
 // decodeInto reads raw into e. The ring rounds lengths up to eight bytes.

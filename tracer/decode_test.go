@@ -16,6 +16,10 @@ func encode(t testing.TB, event any) []byte {
 	if err := binary.Write(&b, binary.NativeEndian, event); err != nil {
 		t.Fatal(err)
 	}
+	if e, ok := event.(*bpf.UnloadEnd); ok { // the kernel side sends as much as there is
+		unused := len(e.Callback) - min(int(e.Callbacks), len(e.Callback))
+		b.Truncate(b.Len() - unused*binary.Size(bpf.UnloadCallback{}))
+	}
 	return b.Bytes()
 }
 
@@ -34,7 +38,13 @@ func soundEvents() []any {
 	waking.Header.Begin, waking.Header.Kind = begun, uint32(bpf.UnloadKindKIND_WAKING)
 	waiter := &bpf.UnloadWaiter{Since: begun + 2, Until: begun + 3}
 	waiter.Header.Begin, waiter.Header.Kind = begun, uint32(bpf.UnloadKindKIND_WAITER)
-	return []any{begin, dependent, ref, wait, waking, waiter, sample, passed(0, all()...)}
+	device := &bpf.UnloadDeviceEvent{Since: begun + 1, Until: begun + 2}
+	device.Header.Begin, device.Header.Kind = begun, uint32(bpf.UnloadKindKIND_DEVICE)
+	line := &bpf.UnloadLogEvent{Time: begun + 3, Length: 5}
+	line.Header.Begin, line.Header.Kind = begun, uint32(bpf.UnloadKindKIND_LOG)
+	load := &loadEvent{}
+	load.Header.Begin, load.Header.Kind = begun, uint32(bpf.UnloadKindKIND_LOAD)
+	return []any{begin, dependent, ref, wait, waking, waiter, sample, device, line, load, passed(0, all()...), calling(3)}
 }
 
 func TestDecode(t *testing.T) {
@@ -65,6 +75,14 @@ func TestDecodeContradictions(t *testing.T) {
 		"waits that overflow": func(e *bpf.UnloadEnd) { e.OffCpu[3], e.OffCpu[4] = 1<<63, 1<<63 },
 		"no such stage":       func(e *bpf.UnloadEnd) { e.Stage = 99 },
 		"an age long":         func(e *bpf.UnloadEnd) { e.At[bpf.UnloadBoundaryAT_END] = 1<<64 - 1 },
+		"calls out of order": func(e *bpf.UnloadEnd) {
+			e.Callbacks = 2
+			e.Callback[0].Since = begun + 39
+			e.Callback[1].Since = begun + 38
+		},
+		"calls too early": func(e *bpf.UnloadEnd) { e.Callbacks = 1; e.Callback[0].Since = begun + 29 },
+		"calls too late":  func(e *bpf.UnloadEnd) { e.Callbacks = 1; e.Callback[0].Since = begun + 41 },
+		"calls nowhere":   func(e *bpf.UnloadEnd) { e.Callbacks = 1; e.At[bpf.UnloadBoundaryAT_NOTIFY] = 0 },
 	}
 	for name, f := range damage {
 		e := passed(0, all()...)

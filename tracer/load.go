@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/cilium/ebpf/rlimit"
 
 	"github.com/modtrace/modtrace/bpf"
+	"github.com/modtrace/modtrace/unload"
 )
 
 // loader brings the programs of the plan into the kernel, one hook at a time:
@@ -34,6 +36,7 @@ type loader struct {
 	doubles  []double
 	links    []link.Link
 	symbols  *ebpf.Program // names addresses; nil where the kernel has no such thing
+	threads  *link.Iter    // over the kernel's tasks; nil likewise
 }
 
 // newLoader loads the maps. btfFile, if not "", holds the kernel's types.
@@ -114,6 +117,7 @@ func (l *loader) wanted() map[string]bool {
 			names[target(c)] = true
 		}
 	}
+	names[target(overTasks(""))] = true
 	delete(names, "")
 	return names
 }
@@ -153,6 +157,7 @@ func (l *loader) attach(only []string) error {
 	}
 	// Without it, names come from elsewhere.
 	l.symbols, _ = l.load(candidate{program: "symbols", mechanism: rawTP})
+	l.threads, _ = l.iterate("leftovers")
 	attaching.Wait()
 	for _, t := range tries {
 		for t.failed() && t.load() {
@@ -165,6 +170,30 @@ func (l *loader) attach(only []string) error {
 	// What was only needed to load is large.
 	l.spec, l.types = nil, nil
 	return l.order()
+}
+
+// overTasks is how a program goes over the kernel's tasks.
+func overTasks(program string) candidate { return candidate{program, iterator, "task"} }
+
+// iterate loads and attaches a program that goes over the kernel's tasks whenever
+// it is read.
+func (l *loader) iterate(program string) (*link.Iter, error) {
+	p, err := l.load(overTasks(program))
+	if err != nil {
+		return nil, err
+	}
+	it, err := link.AttachIter(link.IterOptions{Program: p})
+	return it, errors.Join(err, p.Close()) // the link holds it
+}
+
+// leftovers gives the means to find threads in memory that was freed.
+func (l *loader) leftovers() func(from, size uint64) ([]bpf.UnloadLeftover, error) {
+	return leftovers(l.threads, l.vars["freed_from"], l.vars["freed_size"])
+}
+
+// sees says whether what happens at a function or tracepoint is seen.
+func (l *loader) sees(function string) bool {
+	return slices.ContainsFunc(l.plan, func(h unload.Hook) bool { return h.Function == function && h.Mechanism != "" })
 }
 
 // keep takes over what came of a try.
@@ -310,6 +339,9 @@ func (l *loader) close() error {
 	}
 	if l.symbols != nil {
 		errs = append(errs, l.symbols.Close())
+	}
+	if l.threads != nil {
+		errs = append(errs, l.threads.Close())
 	}
 	for _, m := range l.maps {
 		errs = append(errs, m.Close())

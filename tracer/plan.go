@@ -18,6 +18,7 @@ const (
 	kretprobe = "kretprobe"
 	tpBTF     = "tp_btf"
 	rawTP     = "raw_tp"
+	iterator  = "iter" // of no hook
 )
 
 // Mechanisms lists the ways of attaching, as the plan names them.
@@ -139,6 +140,10 @@ func hooks() []hook {
 			entry("detach", "device_release_driver_internal"), ""},
 		{noBoundary, "", "it is detached", false,
 			exit("detached", "device_release_driver_internal"), ""},
+		{noBoundary, "", "the callbacks on the notifier chain, one by one", false,
+			tracepoint("callback", "notifier_run"), ""},
+		{noBoundary, "", "who loads a module", false,
+			tracepoint("load", "module_load"), ""},
 		{noBoundary, "", "what the kernel logs meanwhile", false,
 			tracepoint("log", "console"), ""},
 		{noBoundary, "", "references taken by the unloading task", false,

@@ -109,16 +109,12 @@ func newTaskReader(o Options) (*taskReader, error) {
 		return nil, explainLoad("creating BPF maps", err)
 	}
 	l.maps, l.vars = maps.Maps, maps.Variables
-	program, err := l.load(candidate{program: "tasks"})
+	it, err := l.iterate("tasks")
 	if err != nil {
 		return nil, joinClose(explainLoad("loading the task iterator", err), l)
 	}
-	l.programs = append(l.programs, program)
-	l.symbols, _ = l.load(candidate{program: "symbols"}) // without it, names come from elsewhere
-	r := &taskReader{loader: l, names: newNames(l.asker())}
-	if r.iter, err = link.AttachIter(link.IterOptions{Program: program}); err != nil {
-		return nil, joinClose(explainLoad("attaching the task iterator", err), l)
-	}
+	l.symbols, _ = l.load(candidate{program: "symbols", mechanism: rawTP}) // without it, names come from elsewhere
+	r := &taskReader{loader: l, names: newNames(l.asker()), iter: it}
 	l.links = append(l.links, r.iter)
 	return r, nil
 }

@@ -34,6 +34,9 @@ type Options struct {
 	// called from within the loop over Unloads.
 	Stalled func(unload.Stall)
 	Stall   time.Duration
+	// Reloaded, if set, is told of a module that is loaded again soon after an
+	// unload that was yielded. It is called from within the loop over Unloads.
+	Reloaded func(unload.Reload)
 	// Tap, if set, is given every raw record as it comes. The bytes are only
 	// valid during the call.
 	Tap func(raw []byte)
@@ -47,6 +50,7 @@ type Tracer struct {
 	assemble *assembler
 	tap      func([]byte)
 	watch    *watch
+	reloaded func(unload.Reload)
 	stats    Stats
 	err      error
 
@@ -79,7 +83,8 @@ func Start(ctx context.Context, o Options) (*Tracer, error) {
 	}
 	t := &Tracer{
 		ctx: ctx, loader: l, tap: o.Tap, watch: newWatch(o.Stall, o.Stalled),
-		stats: Stats{Read: map[string]int64{}},
+		reloaded: o.Reloaded,
+		stats:    Stats{Read: map[string]int64{}},
 	}
 	if err := t.start(o); err != nil {
 		return nil, errors.Join(err, l.close())
@@ -101,6 +106,10 @@ func (t *Tracer) start(o Options) error {
 	t.assemble.enrich = enrichCaller
 	t.assemble.modulesDisabled = modulesDisabled
 	t.assemble.names = newNames(t.loader.asker())
+	if t.loader.threads != nil {
+		r := &residue{threads: t.loader.leftovers(), loads: t.loads}
+		t.assemble.residue = r.look
+	}
 	if t.tap != nil {
 		t.assemble.names.record = func(address uint64, name string) { t.tap(encodeName(address, name)) }
 	}
@@ -182,6 +191,16 @@ func (t *Tracer) drain(yield func(unload.Unload) bool) bool {
 		if u, ok := t.take(record.RawSample); ok && !t.yield(u, yield) {
 			return false
 		}
+		t.tellReloads()
+	}
+}
+
+// tellReloads tells of modules that are back.
+func (t *Tracer) tellReloads() {
+	for _, r := range t.assemble.takeReloads() {
+		if t.reloaded != nil {
+			t.reloaded(r)
+		}
 	}
 }
 
@@ -262,6 +281,28 @@ func (t *Tracer) InFlight() int {
 	return int(gate.InFlight)
 }
 
+// Ended is the number of unloads under trace that have ended, and were not lost.
+func (t *Tracer) Ended() int64 {
+	end := bpf.UnloadKindKIND_END
+	return int64(t.loader.counted("produced", end) - t.loader.counted("lost", end))
+}
+
+// loads are the loads of modules so far.
+func (t *Tracer) loads() loadCounts {
+	load := bpf.UnloadKindKIND_LOAD
+	c := loadCounts{
+		made: t.loader.counted("produced", load),
+		lost: t.loader.counted("lost", load),
+		read: uint64(t.stats.Read[kindName(load)]),
+		live: t.loader.sees("module_load"),
+	}
+	var armed bool
+	if err := t.loader.vars["armed"].Get(&armed); err != nil || !armed {
+		c.live = false
+	}
+	return c
+}
+
 // Err says why Unloads ended early, or nil.
 func (t *Tracer) Err() error { return t.err }
 
@@ -297,6 +338,15 @@ func (l *loader) counters(name string) map[string]int64 {
 	return counts
 }
 
+// counted reads one of these counts, 0 if it cannot be read.
+func (l *loader) counted(name string, kind bpf.UnloadKind) uint64 {
+	var values [bpf.UnloadKindKINDS]uint64
+	if err := l.vars[name].Get(&values); err != nil {
+		return 0
+	}
+	return values[kind]
+}
+
 // kindName names a kind of event for users.
 func kindName(kind bpf.UnloadKind) string {
 	return map[bpf.UnloadKind]string{
@@ -310,6 +360,7 @@ func kindName(kind bpf.UnloadKind) string {
 		bpf.UnloadKindKIND_SAMPLE:    "sample",
 		bpf.UnloadKindKIND_DEVICE:    "device",
 		bpf.UnloadKindKIND_LOG:       "log",
+		bpf.UnloadKindKIND_LOAD:      "load",
 	}[kind]
 }
 

@@ -80,7 +80,7 @@ func (t *try) planned() unload.Hook {
 
 // load loads the program of one candidate.
 func (l *loader) load(c candidate) (*ebpf.Program, error) {
-	if c.mechanism == fentry || c.mechanism == fexit || c.mechanism == tpBTF {
+	if attachTypes[c.mechanism] != ebpf.AttachNone {
 		if !l.typed || !l.knows(target(c)) {
 			return nil, errNoTarget
 		}
@@ -101,8 +101,11 @@ func (l *loader) load(c candidate) (*ebpf.Program, error) {
 
 // target is the name under which the kernel's types know what c attaches to.
 func target(c candidate) string {
-	if c.mechanism == tpBTF {
+	switch c.mechanism {
+	case tpBTF:
 		return "btf_trace_" + c.function
+	case iterator:
+		return "bpf_iter_" + c.function
 	}
 	return c.function
 }

@@ -17,6 +17,7 @@ const (
 	TypeHeader  = "header"
 	TypeUnload  = "unload"
 	TypeStall   = "stall"
+	TypeReload  = "reload"
 	TypeTrailer = "trailer"
 )
 
@@ -44,10 +45,15 @@ type Unload struct {
 	References []Reference `json:"references"`
 	Convoy     []Waiter    `json:"convoy"` // longest wait first
 	Log        []LogLine   `json:"log"`
-	Residue    []string    `json:"residue"`
-	Memory     Memory      `json:"memory"`
-	Taints     []string    `json:"taints"`
-	Signed     bool        `json:"signed"`
+	// Residue is what is left of a module that was unloaded, in words.
+	// ResidueKnown says that it was looked for: not in a recording, not where
+	// unloads come too fast, nor once the module is back.
+	Residue      []string `json:"residue"`
+	ResidueKnown bool     `json:"residue_known"`
+
+	Memory Memory   `json:"memory"`
+	Taints []string `json:"taints"`
+	Signed bool     `json:"signed"`
 
 	// Unaccounted is the part of Duration that no phase covers; it is not 0
 	// only in a record that is not complete.
@@ -142,11 +148,14 @@ type Reference struct {
 	Count  int64     `json:"count"` // of Module, after it
 }
 
-// Notifier is a callback on the module notifier chain.
+// Notifier is a callback on the module notifier chain. Exact says that its
+// beginning and end were seen. Where the kernel does not show them, only those are
+// known that took long: by their waits, and by how often they were found running.
 type Notifier struct {
 	Callback string `json:"callback"`
 	Module   string `json:"module"`
 	Duration int64  `json:"duration_ns"`
+	Exact    bool   `json:"exact"`
 }
 
 // Device is a device that the exit function detached.
@@ -207,6 +216,16 @@ type Stall struct {
 	// beginning: Elapsed is the least that it can be, and Start, the start of
 	// its caller, the earliest. When its task has died, both are from then on.
 	Found bool `json:"found"`
+}
+
+// Reload says that a module was loaded again soon after it was unloaded, and by
+// whom. Its init function is about to run then, and may yet fail.
+type Reload struct {
+	Type   string    `json:"type"`
+	Module string    `json:"module"`
+	Start  time.Time `json:"start"`
+	After  int64     `json:"after_ns"` // since the unload returned
+	Loader Caller    `json:"loader"`
 }
 
 // Header opens a stream of records.

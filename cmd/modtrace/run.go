@@ -14,13 +14,14 @@ import (
 )
 
 func (c *cli) runCommand() *cobra.Command {
-	var failOver time.Duration
+	var failOver, linger time.Duration
 	cmd := &cobra.Command{
 		Use:   "run [flags] -- CMD [ARG...]",
 		Short: "Run a command and report every unload it attempts",
 		Long: `Run a command and report every attempt to unload a module that it or one of its
 descendants makes. The command's own output goes to stderr, so that stdout
-carries the report alone. The exit status is the command's own; 125 when
+carries the report alone. When a module is gone, modtrace looks on for a moment,
+to name who loads it again. The exit status is the command's own; 125 when
 modtrace failed, 126 and 127 when the command cannot be run.`,
 		Example: `  sudo modtrace run -- rmmod tun
   sudo modtrace run --fail-over 2s -- modprobe -r mlx5_core
@@ -32,17 +33,21 @@ modtrace failed, 126 and 127 when the command cannot be run.`,
 			if failOver < 0 {
 				return fmt.Errorf("--fail-over is %v: it takes a duration above 0", failOver)
 			}
+			if linger < 0 {
+				return fmt.Errorf("--linger is %v: it takes a duration, or 0 for none", linger)
+			}
 			return nil
 		},
-		RunE: func(_ *cobra.Command, args []string) error { return c.run(args, failOver) },
+		RunE: func(_ *cobra.Command, args []string) error { return c.run(args, failOver, linger) },
 	}
 	c.traceFlags(cmd)
 	cmd.Flags().SetInterspersed(false)
 	cmd.Flags().DurationVar(&failOver, "fail-over", 0, "exit with 20 when an unload takes longer than `DURATION`")
+	cmd.Flags().DurationVar(&linger, "linger", time.Second, "after an unload, see for `DURATION` who loads it again")
 	return cmd
 }
 
-func (c *cli) run(args []string, failOver time.Duration) error {
+func (c *cli) run(args []string, failOver, linger time.Duration) error {
 	child, err := c.child(args)
 	if err != nil {
 		return err
@@ -59,7 +64,7 @@ func (c *cli) run(args []string, failOver time.Duration) error {
 	if err != nil {
 		return failedRun(err)
 	}
-	ended, err := s.start(ctx, child, caught)
+	ended, err := s.start(ctx, child, caught, linger)
 	if err != nil {
 		return errors.Join(err, s.close())
 	}
@@ -75,7 +80,7 @@ func (c *cli) run(args []string, failOver time.Duration) error {
 	if err := s.verdict(); err != nil {
 		return err
 	}
-	if sig := caught(); sig != nil {
+	if sig := caught(); sig != nil && !s.lingers.Load() {
 		return &status{code: 128 + int(sig.(syscall.Signal))}
 	}
 	err = childStatus(<-ended)
@@ -112,8 +117,9 @@ func (c *cli) child(args []string) (*exec.Cmd, error) {
 }
 
 // start starts the command. When it has ended, and the unloads of what it left
-// running have too, tracing stops; ended then gives its result.
-func (s *session) start(ctx context.Context, child *exec.Cmd, caught func() os.Signal) (ended chan error, err error) {
+// running have too, tracing goes on for as long as it is to linger, and stops;
+// ended then gives the command's result.
+func (s *session) start(ctx context.Context, child *exec.Cmd, caught func() os.Signal, linger time.Duration) (ended chan error, err error) {
 	if err := child.Start(); err != nil {
 		return nil, &status{exitNotExec, fmt.Errorf("%q cannot be executed: %w", child.Args[0], errors.Unwrap(err))}
 	}
@@ -128,6 +134,8 @@ func (s *session) start(ctx context.Context, child *exec.Cmd, caught func() os.S
 	go func() {
 		ended <- child.Wait()
 		s.awaitDescendants(ctx)
+		s.lingers.Store(ctx.Err() == nil) // a signal from here on does not concern the command
+		s.awaitReloads(ctx, linger)
 		_ = s.tracer.Stop() // its error comes again from Close
 	}()
 	return ended, nil
@@ -148,6 +156,20 @@ func (s *session) awaitDescendants(ctx context.Context) {
 			said = true
 		}
 		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// awaitReloads waits until what has ended is reported, while the kernel side still
+// tells what comes of it; and then for as long as it is to linger, for modules that
+// were unloaded to be loaded again. It need not when none was, or all are back.
+func (s *session) awaitReloads(ctx context.Context, linger time.Duration) {
+	const patience = time.Second
+	end := time.Now().Add(linger)
+	for ctx.Err() == nil && time.Now().Before(end.Add(patience)) {
+		if s.told.Load() >= s.tracer.Ended() && (s.gone.Load() <= 0 || !time.Now().Before(end)) {
+			return
+		}
+		time.Sleep(5 * time.Millisecond)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -27,7 +28,12 @@ type session struct {
 	slowest unload.Unload
 	// wants says whether a module's unloads are to be reported.
 	wants func(module string) bool
-	err   error // of reporting a stall
+	err   error // of reporting a stall or a reload
+
+	told atomic.Int64 // unloads that were reported, or not wanted
+	gone atomic.Int64 // modules that were unloaded and have not come back
+
+	lingers atomic.Bool // the command is done with, tracing goes on
 }
 
 // interruptible gives a context that the first INT or TERM ends. The second
@@ -55,7 +61,7 @@ func (c *cli) open(ctx context.Context, o tracer.Options, wants func(module stri
 	// A reader that goes away is reported by the write that fails.
 	signal.Ignore(syscall.SIGPIPE)
 	s := &session{cli: c, wants: wants}
-	o.Stalled = s.stalled
+	o.Stalled, o.Reloaded = s.stalled, s.reloaded
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.closeFiles())
@@ -215,6 +221,14 @@ func (s *session) stalled(st unload.Stall) {
 	}
 }
 
+// reloaded reports a module that is back.
+func (s *session) reloaded(l unload.Reload) {
+	if s.err == nil && s.wants(l.Module) {
+		s.err = s.each(func(r output.Report) error { return r.Reload(l) })
+		s.gone.Add(-1)
+	}
+}
+
 // follow reports every unload that is wanted, until tracing has stopped.
 func (s *session) follow() error {
 	settle()
@@ -222,20 +236,28 @@ func (s *session) follow() error {
 		if s.err != nil {
 			return s.err
 		}
-		if !s.wants(u.Module) {
-			continue
+		if s.wants(u.Module) {
+			if err := s.unloaded(u); err != nil {
+				return err
+			}
 		}
-		if u.Duration > s.slowest.Duration {
-			s.slowest = u
-		}
-		if err := s.each(func(r output.Report) error { return r.Unload(u) }); err != nil {
-			return err
-		}
+		s.told.Add(1)
 	}
 	if err := s.tracer.Err(); err != nil {
 		return err
 	}
 	return s.trailer()
+}
+
+// unloaded reports an unload that has ended.
+func (s *session) unloaded(u unload.Unload) error {
+	if u.Duration > s.slowest.Duration {
+		s.slowest = u
+	}
+	if u.Result.OK {
+		s.gone.Add(1)
+	}
+	return s.each(func(r output.Report) error { return r.Unload(u) })
 }
 
 func (s *session) trailer() error {

@@ -45,6 +45,7 @@ type ran struct {
 	header         *unload.Header
 	unloads        []unload.Unload
 	stalls         []unload.Stall
+	reloads        []unload.Reload
 	trailer        *unload.Trailer
 }
 
@@ -101,6 +102,10 @@ func (r *ran) parse(t *testing.T) {
 			var st unload.Stall
 			decode(t, lines.Bytes(), &st)
 			r.stalls = append(r.stalls, st)
+		case unload.TypeReload:
+			var l unload.Reload
+			decode(t, lines.Bytes(), &l)
+			r.reloads = append(r.reloads, l)
 		case unload.TypeTrailer:
 			r.trailer = new(unload.Trailer)
 			decode(t, lines.Bytes(), r.trailer)

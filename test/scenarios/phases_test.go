@@ -25,8 +25,12 @@ var expectedHooks = map[string]map[string]string{
 		"the work item that is waited for":       "fentry flush_work",
 		"the workqueue that is waited for":       "fentry flush_workqueue",
 		"a task has the lock that it waited for": "-",
+
+		"the callbacks on the notifier chain, one by one": "-",
 	},
 	"amd64-6.1": {
+		"the callbacks on the notifier chain, one by one": "-",
+
 		"the work item that is waited for": "fentry flush_work",
 	},
 	"amd64-6.12": {},

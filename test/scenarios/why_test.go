@@ -208,7 +208,7 @@ func TestCausesTakeTheirTime(t *testing.T) {
 		sum[w.Cause] += w.Duration
 		count[w.Cause] += w.Count
 	}
-	took := measured(t)
+	took := measured(t, "slow: sleep_ns=")
 	var others int64
 	preempted := sum[unload.CausePreempted]
 	for part, c := range map[string]unload.Cause{
@@ -251,7 +251,7 @@ func TestManyGracePeriods(t *testing.T) {
 	u := run(t, "run", "--json", "--", "busybox", "rmmod", "slow").only(t)
 	conserved(t, u)
 	exit := phase(t, u, unload.Exit)
-	took := measured(t)
+	took := measured(t, "slow: sleep_ns=")
 	sites := map[unload.Cause][]string{}
 	for _, w := range exit.Waits {
 		least, most, part := int64(gracePeriods), int64(gracePeriods), "sync_rcu"
@@ -290,16 +290,17 @@ type laps map[string]int64
 // asleep is how long a part was off the CPU.
 func (l laps) asleep(part string) int64 { return l[part] - l[part+"_cpu"] }
 
-// measured reads them from the kernel's log, in ns.
-func measured(t *testing.T) laps {
+// measured reads what a module logged last of its own times, in ns a part, in a
+// line that begins so.
+func measured(t *testing.T, begins string) laps {
 	t.Helper()
 	log, err := exec.Command("dmesg").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := strings.LastIndex(string(log), "slow: sleep_ns=")
+	at := strings.LastIndex(string(log), begins)
 	if at < 0 {
-		t.Fatal("the module slow has logged nothing")
+		t.Fatalf("nothing was logged that begins with %q", begins)
 	}
 	took := laps{}
 	line, _, _ := strings.Cut(string(log)[at:], "\n")
