@@ -163,7 +163,7 @@ func (s *scene) stall(t task, name string, f *Found) unload.Stall {
 	if t.arrived != 0 && s.now > time.Duration(t.arrived) {
 		st.Wait.Duration = int64(s.now) - int64(t.arrived)
 	}
-	if st.Wait.Cause == unload.CauseNetdevUsers {
+	if waitsForUsers(&t) {
 		s.inInterface(&st.Wait)
 	}
 	lookAt(&st.Wait, name, t.tid, func() []task { return s.tasks })
@@ -225,20 +225,25 @@ func found(name string) unload.Stall {
 	return unload.Stall{Unload: u, Wait: unload.Wait{Stack: []string{}}, Found: true}
 }
 
+// waitsForUsers says whether a task waits until the users of interfaces are gone
+// (net/core/dev.c).
+func waitsForUsers(t *task) bool { return t.in("netdev_run_todo", "netdev_wait_allrefs*") }
+
 // inInterface names the interface that is waited for, of which the kernel
-// complains every so often.
+// complains every so often. That is what is waited for also while, as every second,
+// the kernel waits for RCU in between.
 func (s *scene) inInterface(w *unload.Wait) {
 	all := klog.Interfaces(s.log, s.now, complaints())
 	waiters := 0
 	for i := range s.tasks {
-		if s.tasks[i].in("netdev_run_todo", "netdev_wait_allrefs*") {
+		if waitsForUsers(&s.tasks[i]) {
 			waiters++
 		}
 	}
 	if len(all) == 0 {
 		return
 	}
-	w.Blocker.Kind = unload.KindInterface
+	w.Cause, w.Blocker.Kind = unload.CauseNetdevUsers, unload.KindInterface
 	if len(all) > 1 || waiters > 1 {
 		w.Blocker.Detail = fmt.Sprintf("one of %d", max(len(all), waiters))
 		return
