@@ -141,6 +141,7 @@ func (s *scene) moduleOf(t *task) string {
 // stall tells of the unload that a task is in.
 func (s *scene) stall(t task, name string, f *Found) unload.Stall {
 	if s.reader != nil {
+		s.lookAgain(&t)
 		if err := s.reader.complete(&t); err != nil {
 			f.Lacks = appendNew(f.Lacks, fmt.Sprintf("%v: how a task waits is not seen to the end", err))
 		}
@@ -177,6 +178,25 @@ const (
 	looks   = 20
 	between = 5 * time.Millisecond
 )
+
+// lookAgain gives a task that was found running the chance to be found asleep: one
+// that waits by looking every so often runs for moments, one that spins does not
+// sleep.
+func (s *scene) lookAgain(t *task) {
+	for range looks / 2 {
+		if t.asleep {
+			return
+		}
+		time.Sleep(between)
+		again, now, err := s.reader.tasks(t.tid)
+		if err != nil || len(again) != 1 || !again[0].unloads() {
+			return // it ended; what was found was so then
+		}
+		if again[0].asleep {
+			*t, s.now = again[0], max(s.now, time.Duration(now))
+		}
+	}
+}
 
 // watchRunning finds out where a task runs.
 func (s *scene) watchRunning(st *unload.Stall, tid int) {
