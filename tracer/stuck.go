@@ -141,6 +141,7 @@ func (s *scene) moduleOf(t *task) string {
 // stall tells of the unload that a task is in.
 func (s *scene) stall(t task, name string, f *Found) unload.Stall {
 	if s.reader != nil {
+		s.lookAgain(&t)
 		if err := s.reader.complete(&t); err != nil {
 			f.Lacks = appendNew(f.Lacks, fmt.Sprintf("%v: how a task waits is not seen to the end", err))
 		}
@@ -163,7 +164,7 @@ func (s *scene) stall(t task, name string, f *Found) unload.Stall {
 	if t.arrived != 0 && s.now > time.Duration(t.arrived) {
 		st.Wait.Duration = int64(s.now) - int64(t.arrived)
 	}
-	if st.Wait.Cause == unload.CauseNetdevUsers {
+	if waitsForUsers(&t) {
 		s.inInterface(&st.Wait)
 	}
 	lookAt(&st.Wait, name, t.tid, func() []task { return s.tasks })
@@ -177,6 +178,25 @@ const (
 	looks   = 20
 	between = 5 * time.Millisecond
 )
+
+// lookAgain gives a task that was found running the chance to be found asleep: one
+// that waits by looking every so often runs for moments, one that spins does not
+// sleep.
+func (s *scene) lookAgain(t *task) {
+	for range looks / 2 {
+		if t.asleep {
+			return
+		}
+		time.Sleep(between)
+		again, now, err := s.reader.tasks(t.tid)
+		if err != nil || len(again) != 1 || !again[0].unloads() {
+			return // it ended; what was found was so then
+		}
+		if again[0].asleep {
+			*t, s.now = again[0], max(s.now, time.Duration(now))
+		}
+	}
+}
 
 // watchRunning finds out where a task runs.
 func (s *scene) watchRunning(st *unload.Stall, tid int) {
@@ -225,20 +245,25 @@ func found(name string) unload.Stall {
 	return unload.Stall{Unload: u, Wait: unload.Wait{Stack: []string{}}, Found: true}
 }
 
+// waitsForUsers says whether a task waits until the users of interfaces are gone
+// (net/core/dev.c).
+func waitsForUsers(t *task) bool { return t.in("netdev_run_todo", "netdev_wait_allrefs*") }
+
 // inInterface names the interface that is waited for, of which the kernel
-// complains every so often.
+// complains every so often. That is what is waited for also while, as every second,
+// the kernel waits for RCU in between.
 func (s *scene) inInterface(w *unload.Wait) {
 	all := klog.Interfaces(s.log, s.now, complaints())
 	waiters := 0
 	for i := range s.tasks {
-		if s.tasks[i].in("netdev_run_todo", "netdev_wait_allrefs*") {
+		if waitsForUsers(&s.tasks[i]) {
 			waiters++
 		}
 	}
 	if len(all) == 0 {
 		return
 	}
-	w.Blocker.Kind = unload.KindInterface
+	w.Cause, w.Blocker.Kind = unload.CauseNetdevUsers, unload.KindInterface
 	if len(all) > 1 || waiters > 1 {
 		w.Blocker.Detail = fmt.Sprintf("one of %d", max(len(all), waiters))
 		return

@@ -83,12 +83,12 @@ func TestStuck(t *testing.T) {
 	for _, h := range hangs() {
 		h := byState(h)
 		t.Run(h.kind, func(t *testing.T) {
-			if h.kind == "netdev" {
-				complainSoon(t)
-			}
+			complainSoon(t)
+			complaints := func() int { return strings.Count(dmesg(t), "waiting for hang0") }
+			before := complaints()
 			rmmod := unwatched(t, h.kind)
 			if h.kind == "netdev" {
-				await(t, "the kernel to complain", func() bool { return strings.Contains(dmesg(t), "waiting for hang0") })
+				await(t, "the kernel to complain", func() bool { return complaints() > before })
 			}
 			begun := time.Now()
 			st := stuckIn(t, "hang")
