@@ -14,6 +14,10 @@ import (
 	"github.com/modtrace/modtrace/unload"
 )
 
+// locksUnseen is a kernel that does not let be seen who waits for a lock, nor who
+// owns it: the tracepoint came with 5.19.
+const locksUnseen = "amd64-5.10"
+
 // TestConvoy has one unload wait for a long grace period with module_mutex
 // held, and another unload and a load wait behind it: each is told of, with the
 // time that it waited and the owner that it waited for (S13).
@@ -57,6 +61,9 @@ func TestConvoy(t *testing.T) {
 	want := []unload.Waiter{
 		{PID: unloader.Process.Pid, Comm: "busybox", Lock: "module_mutex"},
 		{PID: loader.Process.Pid, Comm: "insmod", Lock: "module_mutex"},
+	}
+	if series == locksUnseen {
+		return
 	}
 	// By and by the load may wait for another lock that the unload holds.
 	convoy := slices.DeleteFunc(slices.Clone(slow.Convoy), func(w unload.Waiter) bool { return w.Lock != "module_mutex" })
@@ -109,7 +116,7 @@ func waitForOwner(t *testing.T, series string, u unload.Unload, owner int) int64
 	}
 	w := enter.Waits[0]
 	want := unload.Blocker{Kind: unload.KindTask, PID: owner, Comm: "busybox", Detail: "module_mutex"}
-	if series == "amd64-5.10" { // it does not let the owner be seen
+	if series == locksUnseen {
 		want = unload.Blocker{}
 	}
 	if diff := cmp.Diff(want, w.Blocker, cmpopts.IgnoreFields(unload.Blocker{}, "Stack")); diff != "" {

@@ -1,6 +1,7 @@
 package scenarios
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -79,59 +80,65 @@ func held(name string) (open, shut step) {
 }
 
 func loopModule() []inTree {
-	const devices = 12 // which is more than come by themselves
-	add := step{"add devices", func(t *testing.T) error {
-		control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
-		if err != nil {
+	return []inTree{{
+		name: "loop", module: "loop",
+		steps: func() []step {
+			return []step{
+				modprobe("loop"), {"add devices", addLoops}, eachLoop("attach", attachLoop), rmmod("loop"),
+				eachLoop("detach", detachLoop), unused("loop"), rmmod("loop"),
+			}
+		},
+		answers: []answer{{"loop", unload.ReasonReferenced}, {"loop", unload.ReasonNone}},
+	}}
+}
+
+// loops is how many devices there are to be, more than come by themselves.
+const loops = 12
+
+func addLoops(*testing.T) error {
+	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer control.Close()
+	for i := range loops {
+		if err := unix.IoctlSetInt(int(control.Fd()), unix.LOOP_CTL_ADD, i); err != nil && err != unix.EEXIST {
 			return err
 		}
-		defer control.Close()
-		for i := range devices {
-			if err := unix.IoctlSetInt(int(control.Fd()), unix.LOOP_CTL_ADD, i); err != nil && err != unix.EEXIST {
+	}
+	return nil
+}
+
+func eachLoop(what string, do func(loop *os.File) error) step {
+	return step{what, func(*testing.T) error {
+		for i := range loops {
+			loop, err := os.OpenFile(fmt.Sprintf("/dev/loop%d", i), os.O_RDWR, 0)
+			if err != nil {
+				return err
+			}
+			if err := errors.Join(do(loop), loop.Close()); err != nil {
 				return err
 			}
 		}
 		return nil
 	}}
-	loops := func(what string, do func(i int, loop *os.File) error) step {
-		return step{what, func(t *testing.T) error {
-			for i := range devices {
-				loop, err := os.OpenFile(fmt.Sprintf("/dev/loop%d", i), os.O_RDWR, 0)
-				if err != nil {
-					return err
-				}
-				if err := do(i, loop); err != nil {
-					return err
-				}
-				if err := loop.Close(); err != nil {
-					return err
-				}
-			}
-			return nil
-		}}
+}
+
+// attachLoop gives a device a file that has no name any more.
+func attachLoop(loop *os.File) error {
+	file, err := os.CreateTemp("", "modtrace-loop")
+	if err != nil {
+		return err
 	}
-	attach := loops("attach", func(i int, loop *os.File) error {
-		file, err := os.Create(filepath.Join(os.TempDir(), fmt.Sprintf("modtrace-loop%d", i)))
-		if err != nil {
-			return err
-		}
-		defer file.Close()
-		defer os.Remove(file.Name())
-		if err := file.Truncate(1 << 20); err != nil {
-			return err
-		}
-		return unix.IoctlSetInt(int(loop.Fd()), unix.LOOP_SET_FD, int(file.Fd()))
-	})
-	detach := loops("detach", func(_ int, loop *os.File) error {
-		return unix.IoctlSetInt(int(loop.Fd()), unix.LOOP_CLR_FD, 0)
-	})
-	return []inTree{{
-		name: "loop", module: "loop",
-		steps: func() []step {
-			return []step{modprobe("loop"), add, attach, rmmod("loop"), detach, unused("loop"), rmmod("loop")}
-		},
-		answers: []answer{{"loop", unload.ReasonReferenced}, {"loop", unload.ReasonNone}},
-	}}
+	defer file.Close()
+	if err := errors.Join(os.Remove(file.Name()), file.Truncate(1<<20)); err != nil {
+		return err
+	}
+	return unix.IoctlSetInt(int(loop.Fd()), unix.LOOP_SET_FD, int(file.Fd()))
+}
+
+func detachLoop(loop *os.File) error {
+	return unix.IoctlSetInt(int(loop.Fd()), unix.LOOP_CLR_FD, 0)
 }
 
 func dummyModule() []inTree {

@@ -28,26 +28,7 @@ func TestOops(t *testing.T) {
 	for name, o := range oopses() {
 		t.Run(o.parameter, func(t *testing.T) {
 			insertAs(t, "oops", name, o.parameter)
-			tr := trace(t, "--stall", "250ms")
-			unloadSlow := func() {
-				fixture(t, "slow", "sleep_ms=20", "work_ms=20", "rcu_barrier=1", "sync_rcu=2")
-				deleted(t, "slow")
-			}
-			unloadSlow()
-			if status(t, "busybox", "rmmod", name) == nil {
-				t.Errorf("%s was unloaded", name)
-			}
-			unloadSlow()
-			if status(t, "busybox", "rmmod", name) == nil {
-				t.Errorf("%s was unloaded at the second time", name)
-			}
-			time.Sleep(time.Second) // for a stall of the dead, of which there must be none
-			unloadSlow()
-			state := strings.TrimSpace(readFile(t, "/sys/module/"+name+"/initstate"))
-			r := tr.stop()
-			if state != "going" {
-				t.Errorf("%s is %s", name, state)
-			}
+			r := aroundOops(t, name)
 			if diff := cmp.Diff([]string{"slow", name, "slow", name, "slow"}, names(r.unloads)); diff != "" {
 				t.Fatalf("unloads (-want +got):\n%s", diff)
 			}
@@ -55,17 +36,15 @@ func TestOops(t *testing.T) {
 			if again := r.unloads[3]; again.Result.Reason != unload.ReasonUnloading || !again.Complete {
 				t.Errorf("tried again: %+v, missing %q", again.Result, again.Missing)
 			}
-			for _, st := range r.stalls {
-				if st.Module == name {
-					t.Errorf("a stall in %s is told of", st.Phase)
-				}
-			}
-			for _, u := range []unload.Unload{r.unloads[0], r.unloads[2], r.unloads[4]} {
-				conserved(t, u)
-				whole(t, r.header.Plan, u)
-				if diff := cmp.Diff(causes(r.unloads[0]), causes(u)); diff != "" {
+			for _, i := range []int{0, 2, 4} {
+				conserved(t, r.unloads[i])
+				whole(t, r.header.Plan, r.unloads[i])
+				if diff := cmp.Diff(causes(r.unloads[0]), causes(r.unloads[i])); diff != "" {
 					t.Errorf("waits in exit (-before +after):\n%s", diff)
 				}
+			}
+			if slices.ContainsFunc(r.stalls, func(st unload.Stall) bool { return st.Module == name }) {
+				t.Errorf("the dead is told of as a stall: %+v", r.stalls)
 			}
 			// The one that died is not complete; what others did is.
 			if r.lost() != 0 || r.trailer.Incomplete != 1 {
@@ -73,6 +52,30 @@ func TestOops(t *testing.T) {
 			}
 		})
 	}
+}
+
+// aroundOops unloads a slow module under trace, and in between, twice, the one
+// whose exit function dies.
+func aroundOops(t *testing.T, name string) ran {
+	t.Helper()
+	const stall = 250 * time.Millisecond
+	tr := trace(t, "--stall", stall.String())
+	unloadSlow := func() {
+		fixture(t, "slow", "sleep_ms=20", "work_ms=20", "sync_rcu=2")
+		deleted(t, "slow")
+	}
+	unloadSlow()
+	for range 2 {
+		if status(t, "busybox", "rmmod", name) == nil {
+			t.Errorf("%s was unloaded", name)
+		}
+		time.Sleep(2 * stall) // for a stall, of which there must be none
+		unloadSlow()
+	}
+	if state := strings.TrimSpace(readFile(t, "/sys/module/"+name+"/initstate")); state != "going" {
+		t.Errorf("%s is %s", name, state)
+	}
+	return tr.stop()
 }
 
 // died checks the report of an unload whose task died in exit().
