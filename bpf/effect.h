@@ -6,7 +6,7 @@
 #ifndef MODTRACE_EFFECT_H
 #define MODTRACE_EFFECT_H
 
-#include "state.h"
+#include "caller.h"
 
 // detach notes that a device begins to be detached; detaching one may detach
 // others, which end first.
@@ -84,9 +84,14 @@ int detached_kretprobe(struct pt_regs *ctx)
 
 static __noinline int send_log(const char *text, __u64 length)
 {
-	struct end *u = current_unload();
+	struct slot *s = current_slot();
+	struct end *u = s ? &s->end : NULL;
 	struct log_event *e;
 
+	// A task that dies has neither its memory nor, maybe, left the CPU before; but
+	// the kernel says why it dies.
+	if (s)
+		tell_caller(s);
 	e = RESERVE(log_event, KIND_LOG, u ? u->header.begin : 0, u ? u->header.tid : 0);
 	if (!e)
 		return 0;

@@ -13,14 +13,16 @@
 
 #define NAME_EVERY 32
 
-static __noinline int take_sample(void *ctx, struct end *u)
+static __noinline int take_sample(void *ctx, struct slot *s)
 {
+	struct end *u = &s->end;
 	__u64 now = stamp(u);
 	struct sample *e;
 
 	if (now - u->sampled < SAMPLE_PAUSE)
 		return 0;
 	u->sampled = now;
+	tell_caller(s);
 	e = RESERVE(sample, KIND_SAMPLE, u->header.begin, u->header.tid);
 	if (!e) {
 		u->lost++;
@@ -42,7 +44,7 @@ static __always_inline int expired(void *ctx)
 	struct slot *s = current_slot();
 
 	if (s && !s->end.ended && !s->end.off_since)
-		take_sample(ctx, &s->end);
+		take_sample(ctx, s);
 	return 0;
 }
 

@@ -62,6 +62,9 @@ struct {
 struct slot {
 	__u32 owners; // 1: taken; more only while somebody tries to
 	__u32 tid;
+	__u64 name; // the address of the name that delete_module was given
+	__u32 told; // the unload's beginning was sent
+	__u32 pad;
 	struct end end;
 	struct wait wait;     // the one it is in, or was in last
 	struct waking waking; // who ends that
@@ -144,15 +147,19 @@ static __always_inline struct slot *slot_at(__u32 key)
 	return bpf_map_lookup_elem(&unloads, &key);
 }
 
-// slot_of gives the slot that a thread, not an idle one, has taken, or NULL.
-// Nearly always it is the first that it may have; the loop stays one, since
-// unrolled it would stand in every program.
+// Whether any thread ever had to take another slot than its first.
+volatile bool crowded;
+
+// slot_of gives the slot that a thread, not an idle one, has taken, or NULL. The
+// loop stays one, since unrolled it would stand in every program.
 static __always_inline struct slot *slot_of(__u32 tid)
 {
 	struct slot *s = slot_at(slot_key(tid, 0));
 
 	if (s && s->tid == tid)
 		return s;
+	if (!crowded)
+		return NULL;
 #pragma clang loop unroll(disable)
 	for (__u32 i = 1; i < PROBES; i++) {
 		s = slot_at(slot_key(tid, i));
@@ -184,6 +191,8 @@ static __always_inline struct slot *take_slot(__u32 tid)
 		}
 		__sync_fetch_and_add(&s->owners, 1);
 		if (*(volatile __u32 *)&s->owners == 1) {
+			if (i)
+				crowded = true;
 			__sync_fetch_and_add(&gate.in_flight, 1);
 			return s;
 		}

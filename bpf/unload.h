@@ -7,7 +7,7 @@
 #ifndef MODTRACE_UNLOAD_H
 #define MODTRACE_UNLOAD_H
 
-#include "state.h"
+#include "caller.h"
 
 #define EPERM 1
 #define CAP_SYS_MODULE 16
@@ -58,58 +58,6 @@ __noinline int wanted(void)
 	return 1; // without a way to look, too many are better than none
 }
 
-// copy_ancestors notes the processes above task, nearest first. Above the first
-// process is the idle task, number 0, which is its own parent.
-static __always_inline void copy_ancestors(bool direct, struct begin *e, struct task_struct *task)
-{
-	for (int i = 0; i < ANCESTORS; i++) {
-		task = LOAD(direct, task, real_parent);
-		e->ancestor[i].pid = LOAD(direct, task, tgid);
-		LOAD_BYTES(direct, e->ancestor[i].comm, COMM_LEN, task, comm);
-	}
-}
-
-// copy_cmdline copies the caller's arguments and the path it was started by,
-// which the kernel lays behind the environment (fs/binfmt_elf.c, AT_EXECFN).
-static __always_inline void copy_cmdline(bool direct, struct begin *e, struct task_struct *task)
-{
-	struct mm_struct *mm = LOAD(direct, task, mm);
-	// arg_start, arg_end, env_start and env_end, which lie in a row.
-	unsigned long at[4] = {};
-	unsigned long size;
-
-	LOAD_BYTES(direct, at, sizeof(at), mm, arg_start);
-	size = at[1] - at[0];
-	if (size > CMDLINE_LEN)
-		size = CMDLINE_LEN;
-	if (bpf_probe_read_user(e->cmdline, size, (void *)at[0]) == 0)
-		e->cmdline_len = size;
-	bpf_probe_read_user_str(e->execfn, EXECFN_LEN, (void *)at[3]);
-}
-
-// copy_caller notes who the current task is.
-static __always_inline void copy_caller(struct begin *e)
-{
-	e->cgroup = bpf_get_current_cgroup_id();
-	e->pid = bpf_get_current_pid_tgid() >> 32;
-	e->uid = bpf_get_current_uid_gid();
-	bpf_get_current_comm(e->comm, COMM_LEN);
-	e->ancestor[0].pid = 0;
-	e->cmdline_len = 0;
-	e->execfn[0] = 0;
-	if (can_probe) {
-		struct task_struct *task = (void *)bpf_get_current_task();
-
-		copy_cmdline(false, e, task);
-		copy_ancestors(false, e, task);
-	} else if (current_task_typed()) {
-		struct task_struct *task = bpf_get_current_task_btf();
-
-		copy_cmdline(true, e, task);
-		copy_ancestors(true, e, task);
-	}
-}
-
 // remember opens the state of an unload. It gives NULL when too many are in
 // flight. A task that is preempted meanwhile is not in an unload yet.
 static __always_inline struct slot *remember(__u64 begin, __u32 tid, __u32 flags)
@@ -128,6 +76,8 @@ static __always_inline struct slot *remember(__u64 begin, __u32 tid, __u32 flags
 	s->end.flags = flags;
 	s->end.at[AT_ENTER] = begin;
 	s->end.last = begin;
+	s->name = 0;
+	s->told = 0;
 	s->wait.blocker.kind = BLOCKER_NONE;
 	s->wait.interfaces = 0;
 	s->nested = 0;
@@ -147,23 +97,14 @@ static __always_inline struct slot *begin_unload(__u64 begin, __u32 flags)
 
 static __always_inline int enter(unsigned long name, __u32 flags)
 {
-	__u64 begin = bpf_ktime_get_ns(), ids = bpf_get_current_pid_tgid();
+	__u64 begin = bpf_ktime_get_ns();
 	struct slot *s;
-	struct begin *e;
 
 	if (!armed || !wanted())
 		return 0;
 	s = begin_unload(begin, flags);
 	if (s)
-		begin = s->end.header.begin;
-	e = RESERVE(begin, KIND_BEGIN, begin, ids);
-	if (!e)
-		return 0;
-	e->flags = flags;
-	e->name[0] = 0;
-	bpf_probe_read_user_str(e->name, NAME_LEN, (void *)name);
-	copy_caller(e);
-	bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
+		s->name = name;
 	return 0;
 }
 
@@ -348,6 +289,7 @@ static __always_inline int leave(long result)
 
 	if (!s)
 		return 0;
+	tell_caller(s);
 	s->end.result = result;
 	if (result == -EPERM)
 		s->end.no_capability = lacks_capability();
@@ -367,32 +309,6 @@ int enter_kprobe(struct pt_regs *ctx)
 	struct pt_regs *regs = (struct pt_regs *)PT_REGS_PARM1(ctx);
 
 	return enter(LOAD(false, regs, FIRST_ARGUMENT), LOAD(false, regs, SECOND_ARGUMENT));
-}
-
-// The double of enter_fentry, where that may be skipped: an unload whose caller
-// is not known is better than none. A kprobe is not preempted; where kprobes are
-// locked, at least the program is short.
-static __always_inline int enter_double(__u32 flags)
-{
-	__u64 begin = bpf_ktime_get_ns();
-
-	if (armed && wanted())
-		begin_unload(begin, flags);
-	return 0;
-}
-
-SEC("kprobe/" DELETE_MODULE)
-int enter_double_kprobe(struct pt_regs *ctx)
-{
-	struct pt_regs *regs = (struct pt_regs *)PT_REGS_PARM1(ctx);
-
-	return enter_double(LOAD(false, regs, SECOND_ARGUMENT));
-}
-
-SEC("fentry/" DELETE_MODULE)
-int BPF_PROG(enter_double_fentry, struct pt_regs *regs)
-{
-	return enter_double(regs->SECOND_ARGUMENT);
 }
 
 // Where the registers' type is not known (5.10) and kprobes are locked, the
@@ -534,6 +450,7 @@ static __always_inline int died(void)
 
 	if (!s)
 		return 0;
+	tell_caller(s);
 	s->end.died = 1;
 	finish(s);
 	return 0;

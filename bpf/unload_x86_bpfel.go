@@ -225,6 +225,9 @@ type UnloadSlot struct {
 	_      structs.HostLayout
 	Owners uint32
 	Tid    uint32
+	Name   uint64
+	Told   uint32
+	Pad    uint32
 	End    UnloadEnd
 	Wait   UnloadWait
 	Waking UnloadWaking
@@ -326,8 +329,6 @@ const (
 	UnloadProgEndFexit               = "end_fexit"
 	UnloadProgEndKretprobe           = "end_kretprobe"
 	UnloadProgEnterBlindFentry       = "enter_blind_fentry"
-	UnloadProgEnterDoubleFentry      = "enter_double_fentry"
-	UnloadProgEnterDoubleKprobe      = "enter_double_kprobe"
 	UnloadProgEnterFentry            = "enter_fentry"
 	UnloadProgEnterKprobe            = "enter_kprobe"
 	UnloadProgExitFexit              = "exit_fexit"
@@ -395,6 +396,7 @@ const (
 	UnloadVarArmed                   = "armed"
 	UnloadVarAsked                   = "asked"
 	UnloadVarCanProbe                = "can_probe"
+	UnloadVarCrowded                 = "crowded"
 	UnloadVarFreedFrom               = "freed_from"
 	UnloadVarFreedSize               = "freed_size"
 	UnloadVarGate                    = "gate"
@@ -484,8 +486,6 @@ type UnloadProgramSpecs struct {
 	EndFexit               *ebpf.ProgramSpec `ebpf:"end_fexit"`
 	EndKretprobe           *ebpf.ProgramSpec `ebpf:"end_kretprobe"`
 	EnterBlindFentry       *ebpf.ProgramSpec `ebpf:"enter_blind_fentry"`
-	EnterDoubleFentry      *ebpf.ProgramSpec `ebpf:"enter_double_fentry"`
-	EnterDoubleKprobe      *ebpf.ProgramSpec `ebpf:"enter_double_kprobe"`
 	EnterFentry            *ebpf.ProgramSpec `ebpf:"enter_fentry"`
 	EnterKprobe            *ebpf.ProgramSpec `ebpf:"enter_kprobe"`
 	ExitFexit              *ebpf.ProgramSpec `ebpf:"exit_fexit"`
@@ -568,6 +568,7 @@ type UnloadVariableSpecs struct {
 	Armed             *ebpf.VariableSpec `ebpf:"armed"`
 	Asked             *ebpf.VariableSpec `ebpf:"asked"`
 	CanProbe          *ebpf.VariableSpec `ebpf:"can_probe"`
+	Crowded           *ebpf.VariableSpec `ebpf:"crowded"`
 	FreedFrom         *ebpf.VariableSpec `ebpf:"freed_from"`
 	FreedSize         *ebpf.VariableSpec `ebpf:"freed_size"`
 	Gate              *ebpf.VariableSpec `ebpf:"gate"`
@@ -637,6 +638,7 @@ type UnloadVariables struct {
 	Armed             *ebpf.Variable `ebpf:"armed"`
 	Asked             *ebpf.Variable `ebpf:"asked"`
 	CanProbe          *ebpf.Variable `ebpf:"can_probe"`
+	Crowded           *ebpf.Variable `ebpf:"crowded"`
 	FreedFrom         *ebpf.Variable `ebpf:"freed_from"`
 	FreedSize         *ebpf.Variable `ebpf:"freed_size"`
 	Gate              *ebpf.Variable `ebpf:"gate"`
@@ -688,8 +690,6 @@ type UnloadPrograms struct {
 	EndFexit               *ebpf.Program `ebpf:"end_fexit"`
 	EndKretprobe           *ebpf.Program `ebpf:"end_kretprobe"`
 	EnterBlindFentry       *ebpf.Program `ebpf:"enter_blind_fentry"`
-	EnterDoubleFentry      *ebpf.Program `ebpf:"enter_double_fentry"`
-	EnterDoubleKprobe      *ebpf.Program `ebpf:"enter_double_kprobe"`
 	EnterFentry            *ebpf.Program `ebpf:"enter_fentry"`
 	EnterKprobe            *ebpf.Program `ebpf:"enter_kprobe"`
 	ExitFexit              *ebpf.Program `ebpf:"exit_fexit"`
@@ -776,8 +776,6 @@ func (p *UnloadPrograms) Close() error {
 		p.EndFexit,
 		p.EndKretprobe,
 		p.EnterBlindFentry,
-		p.EnterDoubleFentry,
-		p.EnterDoubleKprobe,
 		p.EnterFentry,
 		p.EnterKprobe,
 		p.ExitFexit,

@@ -7,7 +7,7 @@
 #ifndef MODTRACE_WAIT_H
 #define MODTRACE_WAIT_H
 
-#include "state.h"
+#include "caller.h"
 
 // Frames of the module's own code can only be named while the module is there, so
 // the reader is woken by its first waits, and later by those of so many ns.
@@ -53,6 +53,7 @@ static __noinline int go_off(void *ctx, struct slot *s, bool preempted)
 	struct wait *w = &s->wait;
 	__u32 stage = s->end.stage;
 
+	tell_caller(s);
 	w->header = s->end.header;
 	w->header.kind = KIND_WAIT;
 	w->since = stamp(&s->end);

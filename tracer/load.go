@@ -238,18 +238,14 @@ func (l *loader) double(t *try) error {
 			continue
 		}
 		l.links = append(l.links, lk)
-		l.doubles = append(l.doubles, double{t.program, p, spare.program == c.program})
+		l.doubles = append(l.doubles, double{t.program, p})
 		return nil
 	}
 	return nil
 }
 
-// double is a program that stands in for another. alike says that it makes up
-// for it wholly.
-type double struct {
-	first, second *ebpf.Program
-	alike         bool
-}
+// double is a program that stands in for another.
+type double struct{ first, second *ebpf.Program }
 
 // missed counts how often a program could not run and no double did; it cannot
 // be told which calls either of a pair was skipped for, so the count is an upper
@@ -258,7 +254,7 @@ func (l *loader) missed() (total int64) {
 	for _, p := range l.programs {
 		n := misses(p)
 		for _, d := range l.doubles {
-			if d.first == p && d.alike {
+			if d.first == p {
 				n = min(n, misses(d.second))
 			}
 		}

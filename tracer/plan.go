@@ -160,8 +160,8 @@ func hooks() []hook {
 func doubles(boundary bpf.UnloadBoundary) []candidate {
 	call := systemCall()
 	switch boundary {
-	case bpf.UnloadBoundaryAT_ENTER:
-		return []candidate{{"enter_double_kprobe", kprobe, call}, {"enter_double_fentry", fentry, call}}
+	case bpf.UnloadBoundaryAT_ENTER: // a kprobe is not preempted
+		return append(entry("enter", call)[1:], entry("enter", call)[0])
 	case bpf.UnloadBoundaryAT_END:
 		return exit("end", call)[:1]
 	}
