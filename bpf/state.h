@@ -215,9 +215,12 @@ static __always_inline void leave_slot(struct slot *s)
 // NULL; current_unload its state.
 static __always_inline struct slot *current_slot(void)
 {
+	__u32 tid;
+
 	if (!gate.in_flight)
 		return NULL;
-	return slot_of(bpf_get_current_pid_tgid());
+	tid = bpf_get_current_pid_tgid();
+	return tid ? slot_of(tid) : NULL;
 }
 
 static __always_inline struct end *current_unload(void)
