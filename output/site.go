@@ -64,4 +64,12 @@ func (s screen) spot(stack []string) string {
 }
 
 // runs says where a running task was, as spot does.
-func (s screen) runs(stack []string) string { return s.spot(working(stack)) }
+func (s screen) runs(stack []string) string {
+	if at := s.spot(working(stack)); at != unnamed {
+		return at
+	}
+	return ""
+}
+
+// unnamed stands for a place in code that is gone or has no name.
+const unnamed = "?"

@@ -51,7 +51,9 @@ func (s screen) limbs(u unload.Unload) (limbs []limb, rest []unload.Wait) {
 		default:
 			rest = append(rest, p.Waits...)
 		}
-		if samples(p.Hot) > 0 && (s.verbose || matters(p.OnCPU, u.Duration)) {
+		n := samples(p.Hot)
+		looked := p.OnCPU == 0 // and not watched, so that one is all there is
+		if n > 0 && (s.verbose || looked || n >= fewSamples && matters(p.OnCPU, u.Duration)) {
 			limbs = append(limbs, s.hotLimb(p))
 		}
 	}
@@ -218,6 +220,9 @@ func (s screen) frames(stack []string) []string {
 	return lines
 }
 
+// fewSamples are so many that they say nothing of a phase.
+const fewSamples = 4
+
 // hotLimb tells where a phase ran, by the share of the samples of it.
 func (s screen) hotLimb(p unload.Phase) limb {
 	l := limb{head: fmt.Sprintf("%s ran %s in", s.place(p), s.duration(p.OnCPU))}
@@ -231,7 +236,7 @@ func (s screen) hotLimb(p unload.Phase) limb {
 	spots, total := tally(p.Hot, s.runs)
 	var told int64
 	for i, h := range spots {
-		if i > 0 && (i == maxLines || h.samples < total/20) {
+		if i > 0 && (i == maxLines || h.samples < max(2, total/20)) {
 			break
 		}
 		l.branches = append(l.branches, branch{label: share(h.samples, total), text: fmt.Sprintf("%s, %d of %s", h.name, h.samples, count(total, "sample", "samples"))})
