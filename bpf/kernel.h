@@ -78,7 +78,7 @@ struct module_layout {
 	unsigned int text_size;
 };
 
-#define MODULE_MEMORIES 7 // MOD_MEM_NUM_TYPES, of which the first is the code
+#define MODULE_MEMORIES 4 // MOD_TEXT to MOD_RO_AFTER_INIT
 
 struct module_kobject {
 	struct kobject *drivers_dir; // made when the module's first driver is registered
@@ -87,7 +87,7 @@ struct module_kobject {
 struct module {
 	struct module_kobject mkobj;
 	struct module_memory mem[MODULE_MEMORIES]; // since 6.4
-	struct module_layout core_layout, init_layout;
+	struct module_layout core_layout;
 	enum module_state state;
 	char name[64 - sizeof(unsigned long)];
 	int (*init)(void);

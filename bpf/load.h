@@ -18,7 +18,10 @@ static __always_inline int loading(bool direct, struct module *mod)
 	if (!e)
 		return 0;
 	e->name[MODULE_NAME_SIZE] = 0;
-	LOAD_BYTES(direct, e->name, MODULE_NAME_SIZE, mod, name);
+	if (can_probe) // the untyped way where it may be taken: see wanted
+		LOAD_BYTES(false, e->name, MODULE_NAME_SIZE, mod, name);
+	else
+		LOAD_BYTES(direct, e->name, MODULE_NAME_SIZE, mod, name);
 	e->flags = 0;
 	copy_caller(e);
 	bpf_ringbuf_submit(e, wake_at_switch ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP);

@@ -14,9 +14,10 @@
 static __u64 chain[CALLBACKS];
 
 // walk_chain reads the chain. It stays as it is while it is called: who wants to
-// change it waits for the lock that the caller of the callbacks holds. This and the
-// next are global functions, so that their loops are verified once (see wanted).
-__noinline int walk_chain(void)
+// change it waits for the lock that the caller of the callbacks holds. Behind the
+// chain's end, what is read is nothing: the verifier follows each branch in a loop
+// as often as the loop turns, so there is none here, nor in look_for.
+static __always_inline void walk_chain(void)
 {
 	const struct blocking_notifier_head *head = (void *)module_chain;
 	const struct notifier_block *at = NULL;
@@ -24,39 +25,32 @@ __noinline int walk_chain(void)
 	bpf_core_read(&at, sizeof(at), &head->head);
 #pragma clang loop unroll(disable)
 	for (int i = 0; i < CALLBACKS; i++) {
-		__u64 function = 0;
-
-		if (at) {
-			bpf_core_read(&function, sizeof(function), &at->notifier_call);
-			bpf_core_read(&at, sizeof(at), &at->next);
-		}
-		chain[i] = function;
+		bpf_core_read(&chain[i], sizeof(chain[i]), &at->notifier_call);
+		bpf_core_read(&at, sizeof(at), &at->next);
 	}
-	return 0;
-}
-
-// position_of finds a callback on the chain, from a position on. It gives
-// CALLBACKS for one that is not there.
-__noinline __u32 position_of(__u64 function, __u32 from)
-{
-	__u32 i;
-
-#pragma clang loop unroll(disable)
-	for (i = 0; i < CALLBACKS; i++)
-		if (i >= from && chain[i] == function)
-			break;
-	return i;
 }
 
 // look_for finds the callback that is about to be called on the chain as it is
-// now. It is not there when the callback before it calls another chain.
-static __noinline __u32 look_for(struct end *u, __u64 function)
+// now, from a position on. It gives CALLBACKS for one that is not there: the
+// callback before it calls another chain.
+static __noinline int look_for(struct end *u, __u64 function)
 {
+	__u64 from = u->position, found = 0, before = 0;
+
 	if (!u->walked) {
 		u->walked = 1;
 		walk_chain();
 	}
-	return position_of(function, u->position);
+#pragma clang loop unroll(disable)
+	for (__u64 i = 0; i < CALLBACKS; i++) {
+		__u64 other = chain[i] ^ function;
+
+		// The top bit is set when they differ, or when i is before from.
+		other |= -other;
+		found |= (~(other | (i - from))) >> 63;
+		before += found ^ 1;
+	}
+	return before;
 }
 
 // called is short: it runs a dozen times an unload.
