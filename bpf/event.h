@@ -30,6 +30,7 @@ enum kind {
 	KIND_WAITER,	// another task waited for a lock that the unloading task held
 	KIND_LOAD,	// a module was loaded, by whomever
 	KIND_NAME,	// only in recordings: the name that an address had
+	KIND_STALL,	// only in recordings: an unload that was found hanging
 	KINDS,
 };
 

@@ -166,7 +166,8 @@ const (
 	UnloadKindKIND_WAITER    UnloadKind = 10
 	UnloadKindKIND_LOAD      UnloadKind = 11
 	UnloadKindKIND_NAME      UnloadKind = 12
-	UnloadKindKINDS          UnloadKind = 13
+	UnloadKindKIND_STALL     UnloadKind = 13
+	UnloadKindKINDS          UnloadKind = 14
 )
 
 type UnloadLeftover struct {

@@ -18,10 +18,16 @@ const maxPending = 4096
 // assembler joins the events of each unloading task to an unload.Unload. It
 // touches no kernel, so that a recorded stream gives the same report anywhere.
 type assembler struct {
-	plan   Plan
-	wall   func(monotonic uint64) time.Time
-	names  *names
-	enrich func(*unload.Caller, *bpf.UnloadBegin)
+	plan  Plan
+	wall  func(monotonic uint64) time.Time
+	names *names
+	// lookAt adds to a wait what can be seen of its blocker.
+	lookAt func(w *unload.Wait, module string, tid int)
+	// stalled and recordStall are for recordings: the one is told of stalls that
+	// were recorded, the other records them.
+	stalled     func(unload.Stall)
+	recordStall func(s *bpf.UnloadSlot, now uint64, b unload.Blocker)
+	enrich      func(*unload.Caller, *bpf.UnloadBegin)
 	// modulesDisabled reads kernel.modules_disabled, which can be switched
 	// on once and never off: what it says now holds for a refusal just made,
 	// but for a switch in the microseconds between.
@@ -61,6 +67,9 @@ func newAssembler(plan Plan) *assembler {
 		plan:            plan,
 		wall:            func(ns uint64) time.Time { return time.Unix(0, int64(ns)).UTC() },
 		names:           newNames(func([]uint64) []string { return nil }),
+		lookAt:          func(*unload.Wait, string, int) {},
+		stalled:         func(unload.Stall) {},
+		recordStall:     func(*bpf.UnloadSlot, uint64, unload.Blocker) {},
 		enrich:          func(*unload.Caller, *bpf.UnloadBegin) {},
 		modulesDisabled: func() bool { return false },
 		residue:         func(*bpf.UnloadEnd, uint64) ([]string, bool) { return nil, false },
@@ -103,6 +112,8 @@ func (a *assembler) add(e any) (unload.Unload, bool) {
 		a.addLog(e)
 	case *loadEvent:
 		a.addLoad(e)
+	case *stallRecord:
+		a.again(e)
 	case *nameRecord:
 		a.names.learn(e.Address, text(e.Name[:]))
 	case *bpf.UnloadEnd:

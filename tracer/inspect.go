@@ -94,7 +94,7 @@ func predict(o Options) Plan {
 // likely is the first candidate that the kernel seems to have.
 func (l *loader) likely(h hook, symbols map[string]bool, only []string) int {
 	for i, c := range h.candidates {
-		if !allowed(c.mechanism, only) {
+		if !allowed(c.mechanism, only) || c.notWith != "" && l.typed && l.knows(c.notWith) {
 			continue
 		}
 		switch c.mechanism {

@@ -114,7 +114,7 @@ func (l *loader) wanted() map[string]bool {
 	for _, h := range hooks() {
 		names[h.absentWithout] = true
 		for _, c := range append(h.candidates, doubles(h.boundary)...) {
-			names[target(c)] = true
+			names[target(c)], names[c.notWith] = true, true
 		}
 	}
 	names[target(overTasks(""))] = true
@@ -173,7 +173,9 @@ func (l *loader) attach(only []string) error {
 }
 
 // overTasks is how a program goes over the kernel's tasks.
-func overTasks(program string) candidate { return candidate{program, iterator, "task"} }
+func overTasks(program string) candidate {
+	return candidate{program: program, mechanism: iterator, function: "task"}
+}
 
 // iterate loads and attaches a program that goes over the kernel's tasks whenever
 // it is read.

@@ -39,35 +39,50 @@ const unnamed = "?"
 
 // of names addresses; each is that of the instruction behind a call.
 func (n *names) of(addresses []uint64) []string {
+	list := make([]string, len(addresses))
 	var missing []uint64
-	for _, a := range addresses {
-		if _, ok := n.known[a]; ok {
-			continue
-		}
-		if name := n.within(a); name != "" {
-			n.learn(a, name)
-		} else {
+	for i, a := range addresses {
+		if list[i] = n.name(a); list[i] == "" {
 			missing = append(missing, a)
 		}
 	}
-	if len(missing) > 0 {
-		for i, text := range n.ask(missing) {
-			if name := frame(text); name != "" {
-				n.learn(missing[i], name)
-				n.place(missing[i], text)
-			}
+	if len(missing) == 0 {
+		return list
+	}
+	for i, text := range n.ask(missing) {
+		if name := frame(text); name != "" {
+			n.learn(missing[i], name)
+			n.place(missing[i], text)
 		}
 	}
-	list := make([]string, len(addresses))
 	for i, a := range addresses {
-		if list[i] = n.known[a]; list[i] == "" {
-			list[i] = unnamed
+		if list[i] == "" {
+			list[i] = cmp.Or(n.name(a), unnamed)
 		}
 	}
 	return list
 }
 
+// name gives what is known of an address, "" if nothing is.
+func (n *names) name(address uint64) string {
+	if name := n.known[address]; name != "" {
+		return name
+	}
+	name := n.within(address)
+	if name != "" && n.record != nil {
+		n.learn(address, name)
+	}
+	return name
+}
+
+// maxKnown bounds what is kept for kernels that do not tell how long functions are,
+// so that each place in one is asked for.
+const maxKnown = 1 << 16
+
 func (n *names) learn(address uint64, name string) {
+	if len(n.known) >= maxKnown {
+		clear(n.known)
+	}
 	n.known[address] = name
 	if n.record != nil {
 		n.record(address, name)

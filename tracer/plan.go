@@ -30,6 +30,8 @@ type candidate struct {
 	program   string
 	mechanism string
 	function  string
+	// notWith names a function in whose presence this one does not see all.
+	notWith string
 }
 
 // hook is something to be seen, and the ways to see it, best first.
@@ -47,22 +49,22 @@ type hook struct {
 // entry lists the ways to see a function begin, exit those to see it return.
 func entry(program, function string) []candidate {
 	return []candidate{
-		{program + "_fentry", fentry, function},
-		{program + "_kprobe", kprobe, function},
+		{program: program + "_fentry", mechanism: fentry, function: function},
+		{program: program + "_kprobe", mechanism: kprobe, function: function},
 	}
 }
 
 func exit(program, function string) []candidate {
 	return []candidate{
-		{program + "_fexit", fexit, function},
-		{program + "_kretprobe", kretprobe, function},
+		{program: program + "_fexit", mechanism: fexit, function: function},
+		{program: program + "_kretprobe", mechanism: kretprobe, function: function},
 	}
 }
 
 func tracepoint(program, name string) []candidate {
 	return []candidate{
-		{program + "_tp", tpBTF, name},
-		{program + "_raw", rawTP, name},
+		{program: program + "_tp", mechanism: tpBTF, function: name},
+		{program: program + "_raw", mechanism: rawTP, function: name},
 	}
 }
 
@@ -72,6 +74,15 @@ func either(ways ...[]candidate) []candidate {
 		all = append(all, w...)
 	}
 	return all
+}
+
+// partly marks ways that do not see all where the kernel has a function: its caller
+// is then copied into others.
+func partly(ways []candidate, notWith string) []candidate {
+	for i := range ways {
+		ways[i].notWith = notWith
+	}
+	return ways
 }
 
 // systemCall names the kernel's function behind delete_module
@@ -103,7 +114,7 @@ func hooks() []hook {
 		{bpf.UnloadBoundaryAT_ASYNC, unload.Async, "the wait for asynchronous work begins", false,
 			entry("async", "async_synchronize_full"), ""},
 		{bpf.UnloadBoundaryAT_FREE_SYSFS, unload.FreeSysfs, "freeing begins: the sysfs entries go", false,
-			either([]candidate{{"free_sysfs_tp", tpBTF, "module_free"}}, entry("free_sysfs", "free_module")), ""},
+			either([]candidate{{program: "free_sysfs_tp", mechanism: tpBTF, function: "module_free"}}, entry("free_sysfs", "free_module")), ""},
 		{bpf.UnloadBoundaryAT_FREE_ARCH, unload.FreeArch, "the sysfs entries are gone: the architecture cleans up", false,
 			exit("free_arch", "mod_sysfs_teardown"), ""},
 		{bpf.UnloadBoundaryAT_FREE_DEPS, unload.FreeDeps, "references on other modules are dropped", false,
@@ -137,9 +148,9 @@ func hooks() []hook {
 		{noBoundary, "", "the network interface whose users are waited for", false,
 			entry("netdev", "unregister_netdevice_queue"), ""},
 		{noBoundary, "", "a device begins to be detached", false,
-			entry("detach", "device_release_driver_internal"), ""},
+			either(partly(entry("detach", "device_release_driver_internal"), "__device_release_driver"), entry("detach", "__device_release_driver")), ""},
 		{noBoundary, "", "it is detached", false,
-			exit("detached", "device_release_driver_internal"), ""},
+			either(partly(exit("detached", "device_release_driver_internal"), "__device_release_driver"), exit("detached", "__device_release_driver")), ""},
 		{noBoundary, "", "the callbacks on the notifier chain, one by one", false,
 			tracepoint("callback", "notifier_run"), ""},
 		{noBoundary, "", "who loads a module", false,

@@ -28,6 +28,7 @@ type recording struct {
 	events  [][]byte
 	header  unload.Header
 	unloads []unload.Unload
+	stalls  []unload.Stall
 	trailer unload.Trailer
 }
 
@@ -81,6 +82,10 @@ func (r *recording) readReport(t *testing.T, file string) {
 			var u unload.Unload
 			strictly(t, line, &u)
 			r.unloads = append(r.unloads, u)
+		case unload.TypeStall:
+			var st unload.Stall
+			strictly(t, line, &st)
+			r.stalls = append(r.stalls, st)
 		case unload.TypeTrailer:
 			strictly(t, line, &r.trailer)
 		default:
@@ -104,9 +109,9 @@ func strictly(t *testing.T, line []byte, into any) {
 }
 
 // replay takes events the way that the ring's take, without a kernel.
-func replay(plan Plan, events [][]byte) ([]unload.Unload, Stats) {
+func replay(plan Plan, events [][]byte) (all []unload.Unload, stalls []unload.Stall, _ Stats) {
 	tr := &Tracer{assemble: newAssembler(plan), stats: Stats{Read: map[string]int64{}}}
-	var all []unload.Unload
+	tr.assemble.stalled = func(st unload.Stall) { stalls = append(stalls, st) }
 	keep := func(u unload.Unload) bool {
 		all = append(all, u)
 		return true
@@ -119,14 +124,15 @@ func replay(plan Plan, events [][]byte) ([]unload.Unload, Stats) {
 	for _, u := range tr.assemble.rest(nil, 0) {
 		tr.yield(u, keep)
 	}
-	return all, tr.stats
+	return all, stalls, tr.stats
 }
 
 // TestReplay makes the reports of real machines again from their raw events.
 func TestReplay(t *testing.T) {
 	for _, r := range recordings(t) {
 		t.Run(r.name, func(t *testing.T) {
-			unloads, stats := replay(r.header.Plan, r.events)
+			unloads, stalls, stats := replay(r.header.Plan, r.events)
+			compareStalls(t, stalls, r.stalls)
 			if stats.Damaged != 0 || stats.Records != r.trailer.Records || stats.Incomplete != r.trailer.Incomplete {
 				t.Errorf("replayed: %+v; live: %+v", stats, r.trailer)
 			}
@@ -151,15 +157,29 @@ func TestReplay(t *testing.T) {
 }
 
 // throughJSON gives u as a reader of the report has it.
-func throughJSON(t *testing.T, u unload.Unload) unload.Unload {
+func throughJSON[R any](t *testing.T, record R) R {
 	t.Helper()
-	b, err := json.Marshal(u)
+	b, err := json.Marshal(record)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var again unload.Unload
+	var again R
 	strictly(t, b, &again)
 	return again
+}
+
+// compareStalls holds what is told again of unloads that hung against what was told
+// while they did.
+func compareStalls(t *testing.T, replayed, live []unload.Stall) {
+	t.Helper()
+	if len(replayed) != len(live) {
+		t.Fatalf("%d stalls replayed, %d live", len(replayed), len(live))
+	}
+	for i := range live {
+		if diff := cmp.Diff(live[i], throughJSON(t, replayed[i]), outsideOfEvents()); diff != "" {
+			t.Errorf("stall %d (-live +replayed):\n%s", i, diff)
+		}
+	}
 }
 
 // outsideOfEvents leaves out what is compared by itself, being not in the
@@ -236,6 +256,9 @@ func TestRecordingsCover(t *testing.T) {
 		for _, h := range r.header.Plan {
 			seen[h.Status], seen[h.Mechanism] = true, true
 		}
+		for _, st := range r.stalls {
+			seen[st.Wait.Blocker.Kind] = true
+		}
 		for _, u := range r.unloads {
 			seen[u.Outcome], seen[u.Result.Reason] = true, true
 			for _, ref := range u.References {
@@ -244,6 +267,15 @@ func TestRecordingsCover(t *testing.T) {
 			if len(u.Dependents) > 0 {
 				seen["a dependent"] = true
 			}
+			for _, p := range u.Phases {
+				for _, w := range p.Waits {
+					seen[w.Cause] = true
+				}
+				seen["hot"] = seen["hot"] || len(p.Hot) > 0
+			}
+			seen["a device"] = seen["a device"] || len(u.Devices) > 0
+			seen["a callback"] = seen["a callback"] || len(u.Notifiers) > 0
+			seen["a line logged"] = seen["a line logged"] || len(u.Log) > 0
 			if u.Forced {
 				seen["force"] = true
 			}
@@ -252,7 +284,12 @@ func TestRecordingsCover(t *testing.T) {
 	for _, want := range []any{
 		"x86_64", "aarch64", unload.StatusOK, unload.StatusFallback, unload.StatusAbsent,
 		fentry, fexit, kprobe, kretprobe, tpBTF, rawTP,
-		unload.Returned, unload.InFlight, unload.Unseen,
+		unload.Returned, unload.InFlight, unload.Unseen, unload.Died,
+		unload.CauseRCU, unload.CauseRCUBarrier, unload.CauseSRCU, unload.CauseMutex, unload.CauseRWSem,
+		unload.CauseCompletion, unload.CauseWorkqueue, unload.CauseKthreadStop, unload.CauseSleep,
+		unload.CauseKernfsDrain, unload.CauseNetdevUsers, unload.CausePreempted,
+		unload.KindTask, unload.KindWork, unload.KindWorkqueue, unload.KindFile, unload.KindInterface,
+		"hot", "a device", "a callback", "a line logged",
 		unload.ReasonNone, unload.ReasonDependents, unload.ReasonReferenced, unload.ReasonNoExit,
 		unload.ReasonNotFound, unload.ReasonUnloading,
 		"put", "a dependent", "force",
@@ -325,7 +362,7 @@ func damages(raw []byte) iter.Seq2[string, [][]byte] {
 // said of any report, and gives the number of unloads reported whole.
 func addsUp(t *testing.T, plan Plan, events [][]byte) (whole int) {
 	t.Helper()
-	unloads, stats := replay(plan, events)
+	unloads, _, stats := replay(plan, events)
 	read := stats.Damaged
 	for _, n := range stats.Read {
 		read += n

@@ -1,6 +1,9 @@
 package tracer
 
 import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -83,9 +86,62 @@ func (a *assembler) stall(s *bpf.UnloadSlot, now uint64) unload.Stall {
 		st.Wait = a.begun(w).wait
 		st.Wait.Duration = int64(now - w.Since)
 		st.Wait.Longest = st.Wait.Duration
-		lookAt(&st.Wait, st.Module, st.Caller.TID, procTasks)
+		a.lookAt(&st.Wait, st.Module, st.Caller.TID)
 	}
+	a.recordStall(s, now, st.Wait.Blocker)
 	return st
+}
+
+// stallRecord is in a recording what a stall was told from: the state of the unload
+// at a time, and what could be seen of its blocker.
+type stallRecord struct {
+	now     uint64
+	slot    bpf.UnloadSlot
+	blocker unload.Blocker
+}
+
+// encodeStall makes the raw record of a stall.
+func encodeStall(s *bpf.UnloadSlot, now uint64, b unload.Blocker) ([]byte, error) {
+	header := s.End.Header
+	header.Kind = uint32(bpf.UnloadKindKIND_STALL)
+	raw, err := binary.Append(nil, binary.NativeEndian, header)
+	if err != nil {
+		return nil, err
+	}
+	raw = binary.NativeEndian.AppendUint64(raw, now)
+	if raw, err = binary.Append(raw, binary.NativeEndian, s); err != nil {
+		return nil, err
+	}
+	text, err := json.Marshal(b)
+	return append(raw, text...), err
+}
+
+func decodeStall(raw []byte) (any, error) {
+	e := &stallRecord{}
+	from := headerSize + 8
+	to := from + binary.Size(&e.slot)
+	if len(raw) < to {
+		return nil, fmt.Errorf("%w: %d bytes for a %T", errDamaged, len(raw), e)
+	}
+	e.now = binary.NativeEndian.Uint64(raw[headerSize:])
+	if _, err := binary.Decode(raw[from:to], binary.NativeEndian, &e.slot); err != nil {
+		return nil, fmt.Errorf("%w: %w", errDamaged, err)
+	}
+	if err := json.Unmarshal(raw[to:], &e.blocker); err != nil {
+		return nil, fmt.Errorf("%w: %w", errDamaged, err)
+	}
+	if s := &e.slot.End; !stampsAreSound(s) || s.Stage >= uint32(bpf.UnloadBoundaryAT_END) || e.now < s.Last || e.now-s.Header.Begin >= 1<<62 || !callbacksAreSound(s) {
+		return nil, fmt.Errorf("%w: a %T that contradicts itself", errDamaged, e)
+	}
+	return e, nil
+}
+
+// again tells of a stall that was recorded.
+func (a *assembler) again(e *stallRecord) {
+	live := a.lookAt
+	a.lookAt = func(w *unload.Wait, _ string, _ int) { w.Blocker = e.blocker }
+	a.stalled(a.stall(&e.slot, e.now))
+	a.lookAt = live
 }
 
 // soFar makes the report of an unload that is still in flight at time now; the

@@ -105,6 +105,7 @@ func (t *Tracer) start(o Options) error {
 	t.assemble.wall = wallClock
 	t.assemble.enrich = enrichCaller
 	t.assemble.modulesDisabled = modulesDisabled
+	t.assemble.lookAt = func(w *unload.Wait, module string, tid int) { lookAt(w, module, tid, procTasks) }
 	t.assemble.names = newNames(t.loader.asker())
 	if t.loader.threads != nil {
 		r := &residue{threads: t.loader.leftovers(), loads: t.loads}
@@ -112,6 +113,11 @@ func (t *Tracer) start(o Options) error {
 	}
 	if t.tap != nil {
 		t.assemble.names.record = func(address uint64, name string) { t.tap(encodeName(address, name)) }
+		t.assemble.recordStall = func(s *bpf.UnloadSlot, now uint64, b unload.Blocker) {
+			if raw, err := encodeStall(s, now, b); err == nil {
+				t.tap(raw)
+			}
+		}
 	}
 	if err := t.loader.arm(true); err != nil {
 		return errors.Join(err, reader.Close())

@@ -38,8 +38,9 @@ func (t *try) load() bool {
 			t.reasons = append(t.reasons, c.mechanism+" not wanted")
 			continue
 		}
-		t.program, t.err = t.loader.load(c)
-		if t.err == nil {
+		if c.notWith != "" && t.loader.knows(c.notWith) {
+			t.err = fmt.Errorf("%w as a whole", errNoTarget)
+		} else if t.program, t.err = t.loader.load(c); t.err == nil {
 			return true
 		}
 		t.failedBecause(c)

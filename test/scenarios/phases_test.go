@@ -27,6 +27,9 @@ var expectedHooks = map[string]map[string]string{
 		"a task has the lock that it waited for": "-",
 
 		"the callbacks on the notifier chain, one by one": "-",
+
+		"a device begins to be detached": "fentry __device_release_driver",
+		"it is detached":                 "fexit __device_release_driver",
 	},
 	"amd64-6.1": {
 		"the callbacks on the notifier chain, one by one": "-",
