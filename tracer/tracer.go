@@ -221,7 +221,7 @@ func (t *Tracer) yield(u unload.Unload, yield func(unload.Unload) bool) bool {
 // take brings one raw record into the assembler.
 func (t *Tracer) take(raw []byte) (unload.Unload, bool) {
 	if t.tap != nil {
-		t.tap(raw)
+		defer t.tap(raw) // behind the names that are found out for it
 	}
 	event, err := decode(raw)
 	if err != nil {
