@@ -2,6 +2,7 @@ package tracer
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"runtime"
@@ -129,6 +130,20 @@ func (r *taskReader) close() error {
 		_ = r.kernel.Close() // only read
 	}
 	return r.loader.close()
+}
+
+// allTasks reads all tasks of the machine, by /proc when the kernel does not let
+// them be read otherwise.
+func allTasks(o Options) []task {
+	r, err := newTaskReader(o)
+	if err != nil {
+		return procTasks()
+	}
+	list, _, err := r.tasks(everybody)
+	if err = errors.Join(err, r.close()); err != nil {
+		return procTasks()
+	}
+	return list
 }
 
 // everybody stands for all tasks.

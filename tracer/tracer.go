@@ -105,7 +105,9 @@ func (t *Tracer) start(o Options) error {
 	t.assemble.wall = wallClock
 	t.assemble.enrich = enrichCaller
 	t.assemble.modulesDisabled = modulesDisabled
-	t.assemble.lookAt = func(w *unload.Wait, module string, tid int) { lookAt(w, module, tid, procTasks) }
+	t.assemble.lookAt = func(w *unload.Wait, module string, tid int) {
+		lookAt(w, module, tid, func() []task { return allTasks(o) })
+	}
 	t.assemble.names = newNames(t.loader.asker())
 	if t.loader.threads != nil {
 		r := &residue{threads: t.loader.leftovers(), loads: t.loads}
