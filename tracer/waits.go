@@ -33,7 +33,6 @@ type begunWait struct {
 	number   uint32
 	boundary uint32
 	since    uint64
-	blocker  uint32 // the kind of what was noted
 	wait     unload.Wait
 }
 
