@@ -218,6 +218,33 @@ func compareCallers(t *testing.T, again, live unload.Caller) {
 	}
 }
 
+// notePresent notes what there is in a report.
+func notePresent(seen map[any]bool, u unload.Unload) {
+	seen[u.Outcome], seen[u.Result.Reason] = true, true
+	for _, ref := range u.References {
+		seen[ref.Op] = true
+	}
+	for _, p := range u.Phases {
+		for _, w := range p.Waits {
+			seen[w.Cause] = true
+		}
+		if len(p.Hot) > 0 {
+			seen["hot"] = true
+		}
+	}
+	for what, is := range map[string]bool{
+		"a dependent":   len(u.Dependents) > 0,
+		"force":         u.Forced,
+		"a device":      len(u.Devices) > 0,
+		"a callback":    len(u.Notifiers) > 0,
+		"a line logged": len(u.Log) > 0,
+	} {
+		if is {
+			seen[what] = true
+		}
+	}
+}
+
 // onlyBegun is what the ring tells of an unload that was in flight when the
 // trace ended: how far it had come was read from where the kernel side keeps
 // it, which is in no recording.
@@ -260,25 +287,7 @@ func TestRecordingsCover(t *testing.T) {
 			seen[st.Wait.Blocker.Kind] = true
 		}
 		for _, u := range r.unloads {
-			seen[u.Outcome], seen[u.Result.Reason] = true, true
-			for _, ref := range u.References {
-				seen[ref.Op] = true
-			}
-			if len(u.Dependents) > 0 {
-				seen["a dependent"] = true
-			}
-			for _, p := range u.Phases {
-				for _, w := range p.Waits {
-					seen[w.Cause] = true
-				}
-				seen["hot"] = seen["hot"] || len(p.Hot) > 0
-			}
-			seen["a device"] = seen["a device"] || len(u.Devices) > 0
-			seen["a callback"] = seen["a callback"] || len(u.Notifiers) > 0
-			seen["a line logged"] = seen["a line logged"] || len(u.Log) > 0
-			if u.Forced {
-				seen["force"] = true
-			}
+			notePresent(seen, u)
 		}
 	}
 	for _, want := range []any{

@@ -64,8 +64,7 @@ func withEmptyProgram(do func() error) error {
 	if err != nil {
 		return err
 	}
-	defer l.Close()
-	return do()
+	return errors.Join(do(), l.Close())
 }
 
 // switchTime is the time that a switch of tasks takes, in ns: two threads above
