@@ -14,14 +14,24 @@ import (
 
 // procTasks is what /proc says of all tasks. That takes CAP_SYS_ADMIN (proc(5),
 // /proc/pid/stack); what cannot be seen stays unsaid.
-func procTasks() []task {
-	var list []task
+func procTasks() []task { return withMissing(nil) }
+
+// withMissing adds the tasks that a list lacks. The iterator of 5.10 leaves some out
+// when there are more than fit its buffer.
+func withMissing(list []task) []task {
+	known := map[int]bool{}
+	for _, t := range list {
+		known[t.tid] = true
+	}
 	dirs, _ := filepath.Glob("/proc/[0-9]*/task/[0-9]*") // the pattern is not malformed
 	for _, dir := range dirs {
 		parts := strings.Split(dir, "/")
 		t := task{call: -1}
 		t.pid, _ = strconv.Atoi(parts[2])
 		t.tid, _ = strconv.Atoi(parts[4])
+		if known[t.tid] {
+			continue
+		}
 		state := stateOf(t.tid)
 		if state == "" || slices.Contains([]string{"Z", "X", "x"}, state) {
 			continue // it has ended

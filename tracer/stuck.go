@@ -60,7 +60,7 @@ type scene struct {
 func take(o Options) (*scene, error) {
 	s := &scene{wall: time.Now().UTC()}
 	var err error
-	if s.reader, err = newTaskReader(o); err != nil {
+	if s.reader, err = newTaskReader(o, nil); err != nil {
 		s.lacks = append(s.lacks, fmt.Sprintf("%v: stacks are from /proc, which leaves out how a task waits", err))
 	}
 	before := moduleStates()

@@ -89,7 +89,9 @@ type taskReader struct {
 	kernel *unwind.Kernel // once it is needed
 }
 
-func newTaskReader(o Options) (*taskReader, error) {
+// newTaskReader prepares for reading. What names addresses may be given, since it
+// takes time to set up.
+func newTaskReader(o Options, n *names) (*taskReader, error) {
 	spec, err := bpf.LoadTask()
 	if err != nil {
 		return nil, fmt.Errorf("reading the BPF object: %w", err)
@@ -114,8 +116,11 @@ func newTaskReader(o Options) (*taskReader, error) {
 	if err != nil {
 		return nil, joinClose(explainLoad("loading the task iterator", err), l)
 	}
-	l.symbols, _ = l.load(candidate{program: "symbols", mechanism: rawTP}) // without it, names come from elsewhere
-	r := &taskReader{loader: l, names: newNames(l.asker()), iter: it}
+	if n == nil {
+		l.symbols, _ = l.load(candidate{program: "symbols", mechanism: rawTP}) // without it, names come from elsewhere
+		n = newNames(l.asker())
+	}
+	r := &taskReader{loader: l, names: n, iter: it}
 	l.links = append(l.links, r.iter)
 	return r, nil
 }
@@ -134,8 +139,8 @@ func (r *taskReader) close() error {
 
 // allTasks reads all tasks of the machine, by /proc when the kernel does not let
 // them be read otherwise.
-func allTasks(o Options) []task {
-	r, err := newTaskReader(o)
+func allTasks(o Options, n *names) []task {
+	r, err := newTaskReader(o, n)
 	if err != nil {
 		return procTasks()
 	}
@@ -181,6 +186,9 @@ func (r *taskReader) tasks(only int) (list []task, now uint64, err error) {
 		if only == everybody || int(record.Tid) == only {
 			list = append(list, r.task(&record, frames))
 		}
+	}
+	if only == everybody {
+		list = withMissing(list)
 	}
 	return list, now, nil
 }

@@ -106,7 +106,7 @@ func (t *Tracer) start(o Options) error {
 	t.assemble.enrich = enrichCaller
 	t.assemble.modulesDisabled = modulesDisabled
 	t.assemble.lookAt = func(w *unload.Wait, module string, tid int) {
-		lookAt(w, module, tid, func() []task { return allTasks(o) })
+		lookAt(w, module, tid, func() []task { return allTasks(o, t.assemble.names) })
 	}
 	t.assemble.names = newNames(t.loader.asker())
 	if t.loader.threads != nil {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -16,12 +15,12 @@ import (
 )
 
 // waitingRounds is how often a module that waits is unloaded: in full on the
-// kernel of most servers and on the newest one, less often on the others.
+// kernel of most servers, less often on the others.
 func waitingRounds(series string) int {
-	if slices.Contains([]string{"amd64-6.12", "amd64-7"}, series) {
+	if series == "amd64-6.12" {
 		return 5000
 	}
-	return 1500
+	return 1000
 }
 
 // stream is what is kept of reports that are too many to be kept.

@@ -126,11 +126,9 @@ func TestHangs(t *testing.T) {
 
 // whileIt is what is said while it hangs, when more can be seen than at the end.
 func (h hang) whileIt() hang {
-	switch now := byState(h); h.kind {
-	case "sysfs", "srcu":
-		return now
-	case "workqueue": // what its function is, its worker's stack does not say
-		h.blocker.Comm = now.blocker.Comm
+	switch h.kind {
+	case "sysfs", "srcu", "work", "workqueue":
+		return byState(h)
 	}
 	return h
 }
