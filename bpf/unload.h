@@ -194,24 +194,6 @@ static __always_inline bool has_users(bool direct, struct module *mod)
 	return direct && (void *)LOAD(direct, mod, source_list.next) != head;
 }
 
-// note_memory notes where a module's code lies, and the size of its memory in
-// bytes, less what is given back once the module is initialised. Sizes are read the
-// untyped way (see wanted); each part is named, since an index that is not a
-// constant is not relocated.
-static __always_inline void note_memory(bool direct, struct end *u, struct module *mod)
-{
-	if (!bpf_core_field_exists(mod->mem)) {
-		u->text = (__u64)LOAD(direct, mod, core_layout.base);
-		u->text_size = LOAD(false, mod, core_layout.text_size);
-		u->size = LOAD(false, mod, core_layout.size);
-		return;
-	}
-	u->text = (__u64)LOAD(direct, mod, mem[0].base);
-	u->text_size = LOAD(false, mod, mem[0].size);
-	u->size = (__u64)u->text_size + LOAD(false, mod, mem[1].size) +
-		  LOAD(false, mod, mem[2].size) + LOAD(false, mod, mem[3].size);
-}
-
 // look_up notes what the kernel is about to decide on: the state of the module
 // that find_module gave it.
 static __always_inline int look_up(bool direct, struct module *mod)
@@ -224,8 +206,6 @@ static __always_inline int look_up(bool direct, struct module *mod)
 	u->state = LOAD(direct, mod, state);
 	u->refcnt = LOAD(direct, mod, refcnt.counter);
 	u->taints = LOAD(direct, mod, taints);
-	if (can_probe)
-		note_memory(direct, u, mod);
 	u->has_drivers = LOAD(direct, mod, mkobj.drivers_dir) != NULL;
 	u->has_init = LOAD(direct, mod, init) != NULL;
 	u->has_exit = LOAD(direct, mod, exit) != NULL;

@@ -46,6 +46,27 @@ static __always_inline void send_wait(struct slot *s)
 	}
 }
 
+// note_memory notes where a module's code lies, and the size of its memory in
+// bytes, less what is given back once the module is initialised. It is done when the
+// task has left the CPU on the way, as it always has to before the memory goes. Each
+// part is named, since an index that is not a constant is not relocated.
+static __noinline int note_memory(struct end *u)
+{
+	struct module *mod = (struct module *)u->module;
+
+	if (!bpf_core_field_exists(mod->mem)) {
+		u->text = (__u64)LOAD(false, mod, core_layout.base);
+		u->text_size = LOAD(false, mod, core_layout.text_size);
+		u->size = LOAD(false, mod, core_layout.size);
+		return 0;
+	}
+	u->text = (__u64)LOAD(false, mod, mem[0].base);
+	u->text_size = LOAD(false, mod, mem[0].size);
+	u->size = (__u64)u->text_size + LOAD(false, mod, mem[1].size) +
+		  LOAD(false, mod, mem[2].size) + LOAD(false, mod, mem[3].size);
+	return 0;
+}
+
 // go_off notes that a task leaves the CPU. A boundary that was passed and has no
 // time yet is being noted just now (unload.h, come_to): it gets this one.
 static __noinline int go_off(void *ctx, struct slot *s, bool preempted)
@@ -54,6 +75,8 @@ static __noinline int go_off(void *ctx, struct slot *s, bool preempted)
 	__u32 stage = s->end.stage;
 
 	tell_caller(s);
+	if (can_probe && s->end.module && !s->end.size && stage < AT_FREE_MEMORY)
+		note_memory(&s->end);
 	w->header = s->end.header;
 	w->header.kind = KIND_WAIT;
 	w->since = stamp(&s->end);
