@@ -117,7 +117,11 @@ func loadProgram(name, license string, code []byte, at ebpf.AttachType, to btf.T
 	defer pin.Unpin()
 	pin.Pin(attr.code)
 	pin.Pin(attr.license)
-	fd, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	var fd uintptr
+	errno := unix.EAGAIN
+	for errno == unix.EAGAIN { // a signal has interrupted the verifier
+		fd, _, errno = unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	}
 	if errno != 0 {
 		return nil, errno
 	}
