@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -220,7 +221,10 @@ func TestCausesTakeTheirTime(t *testing.T) {
 		others += took[part+"_cpu"]
 	}
 	// The callback may be over by the time that a barrier has told all processors.
-	if n := count[unload.CauseRCUBarrier]; count[unload.CauseRCU] != gracePeriods || n < 1 || n > barriers {
+	// And a grace period, while the task was about to wait for it and had to leave
+	// the CPU to somebody else.
+	least := gracePeriods - min(count[unload.CausePreempted], 1)
+	if n, periods := count[unload.CauseRCUBarrier], count[unload.CauseRCU]; periods < least || periods > gracePeriods || n < 1 || n > barriers {
 		t.Errorf("counts %v, want %d grace periods and up to %d barriers", count, gracePeriods, barriers)
 	}
 	near(t, "spin", exit.OnCPU-others, took["spin_cpu"])
@@ -252,7 +256,8 @@ func TestManyGracePeriods(t *testing.T) {
 	took := measured(t, "slow: sleep_ns=")
 	sites := map[unload.Cause][]string{}
 	for _, w := range exit.Waits {
-		least, most, part := int64(gracePeriods), int64(gracePeriods), "sync_rcu"
+		// One may be over while the task has to leave the CPU to somebody else.
+		least, most, part := int64(gracePeriods-1), int64(gracePeriods), "sync_rcu"
 		switch w.Cause {
 		case unload.CauseRCU:
 		case unload.CauseRCUBarrier:
@@ -273,7 +278,7 @@ func TestManyGracePeriods(t *testing.T) {
 	}
 	load()
 	table := run(t, "run", "--", "busybox", "rmmod", "slow").stdout
-	if want := fmt.Sprint("for ", gracePeriods, " RCU grace periods"); !strings.Contains(oneLine(table), want) {
+	if want := regexp.MustCompile(`for (19|20) RCU grace periods`); !want.MatchString(oneLine(table)) {
 		t.Errorf("no %q in:\n%s", want, table)
 	}
 }
