@@ -68,16 +68,17 @@ func (r *residue) quiet() bool {
 }
 
 // entriesOf are a module's entries, unless they are about to be made: of a load
-// that has come further there is an event. The list of all modules is long to read;
-// a module that was seen being taken off it (kernel/module/main.c, free_module) is
-// looked for on it only when something else is wrong.
+// that has come further there is an event. A module that was seen being taken off
+// the list of all modules (kernel/module/main.c, free_module) is not looked for on
+// it: to read it, one waits for module_mutex, and other unloads may have that for
+// seconds on end.
 func entriesOf(name string, unlinked bool) (found []string) {
 	state, err := os.ReadFile("/sys/module/" + name + "/initstate")
 	if err == nil && strings.TrimSpace(string(state)) != "coming" {
 		found = append(found, "its entry in /sys/module is still there")
 	}
-	if unlinked && len(found) == 0 {
-		return nil
+	if unlinked {
+		return found
 	}
 	list, err := os.ReadFile("/proc/modules")
 	if err == nil && listed(string(list), name) {

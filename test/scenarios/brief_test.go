@@ -118,8 +118,9 @@ func TestThousandsThatWait(t *testing.T) {
 	if s.waits+lost < int64(2*rounds) || int64(s.partial) > lost || s.lost > lost {
 		t.Errorf("%d waits, %d events lost, %d of them told of with their unload", s.waits, lost, s.lost)
 	}
-	// A machine that is busy with other things may make it lose some.
-	if lost > int64(rounds)/5 {
+	// What was lost was said. A machine that is busy with other kernels may make it
+	// lose some; where the test runs in full, next to nothing.
+	if series == "amd64-6.12" && lost > int64(rounds)/5 {
 		t.Errorf("%d events lost in %d unloads", lost, rounds)
 	}
 }

@@ -24,9 +24,23 @@ const locksUnseen = "amd64-5.10"
 func TestConvoy(t *testing.T) {
 	series := guest(t)
 	fixture(t, "rcuhog")
+	removed(t, "rcuhog")
+	// On a busy machine the load may come when the unload is over.
+	for attempt := range 3 {
+		if convoyed(t, series, attempt == 2) {
+			return
+		}
+		t.Log("the load came too late")
+	}
+}
+
+// convoyed tries once; it returns false when the load did not come in time, unless
+// this is the last attempt.
+func convoyed(t *testing.T, series string, last bool) bool {
+	t.Helper()
 	fixture(t, "leak")
 	fixture(t, "empty")
-	removed(t, "rcuhog", "many00")
+	defer deleted(t, "many00")
 	tr := trace(t)
 	holdGracePeriods(t)
 	holder := inConvoy(t, "busybox", "rmmod", "empty")
@@ -56,21 +70,27 @@ func TestConvoy(t *testing.T) {
 		if len(slow.Convoy) != 0 {
 			t.Errorf("convoy %+v", slow.Convoy)
 		}
-		return
+		return true
 	}
 	want := []unload.Waiter{
 		{PID: unloader.Process.Pid, Comm: "busybox", Lock: "module_mutex"},
 		{PID: loader.Process.Pid, Comm: "insmod", Lock: "module_mutex"},
 	}
 	if series == locksUnseen {
-		return
+		return true
 	}
 	// By and by the load may wait for another lock that the unload holds.
 	convoy := slices.DeleteFunc(slices.Clone(slow.Convoy), func(w unload.Waiter) bool { return w.Lock != "module_mutex" })
+	if len(convoy) == 1 && !last {
+		return false
+	}
 	if diff := cmp.Diff(want, convoy, cmpopts.IgnoreFields(unload.Waiter{}, "Duration")); diff != "" {
 		t.Fatalf("convoy (-want +got):\n%s", diff)
 	}
-	near(t, "the wait of the unload", convoy[0].Duration, waited)
+	// It spins for the mutex before it sleeps.
+	if d, whole := convoy[0].Duration, phase(t, late, unload.Enter).Duration; d < waited*19/20 || d > whole {
+		t.Errorf("the unload waited %d ns in the convoy, %d asleep, %d in all", d, waited, whole)
+	}
 	if d := convoy[1].Duration; d <= 0 || d > convoy[0].Duration {
 		t.Errorf("the load waited %d ns, the unload that came before it %d", d, convoy[0].Duration)
 	}
@@ -79,6 +99,7 @@ func TestConvoy(t *testing.T) {
 			t.Errorf("behind the second unload: %+v", w)
 		}
 	}
+	return true
 }
 
 // inConvoy starts a process of its own.
