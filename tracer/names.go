@@ -69,15 +69,15 @@ func (n *names) name(address uint64) string {
 		return name
 	}
 	name := n.within(address)
-	if name != "" && n.record != nil {
+	if name != "" {
 		n.learn(address, name)
 	}
 	return name
 }
 
-// maxKnown bounds what is kept for kernels that do not tell how long functions are,
-// so that each place in one is asked for.
-const maxKnown = 1 << 16
+// maxKnown bounds the names that are kept: a task is found running at ever other
+// places.
+const maxKnown = 1 << 12
 
 func (n *names) learn(address uint64, name string) {
 	if len(n.known) >= maxKnown {
