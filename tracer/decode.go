@@ -1,6 +1,7 @@
 package tracer
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -33,13 +34,11 @@ func decode(raw []byte) (any, error) {
 			return e.Time >= e.Header.Begin
 		})
 	case bpf.UnloadKindKIND_END:
-		return decodeEnd(raw)
+		return decodeCut(raw, &bpf.UnloadEnd{}, callbacksWereSent)
 	case bpf.UnloadKindKIND_WAIT:
 		return decodeCut(raw, &bpf.UnloadWait{}, waitIsSound)
 	case bpf.UnloadKindKIND_WAKING:
-		return decodeCut(raw, &bpf.UnloadWaking{}, func(e *bpf.UnloadWaking, frames int) bool {
-			return int(e.Depth) == frames
-		})
+		return decodeCut(raw, &bpf.UnloadWaking{}, wakingIsSound)
 	case bpf.UnloadKindKIND_WAITER:
 		return decodeInto(raw, &bpf.UnloadWaiter{}, func(e *bpf.UnloadWaiter) bool {
 			return e.Since >= e.Header.Begin && (e.Until == 0 || e.Until >= e.Since && e.Until-e.Since < 1<<62)
@@ -75,51 +74,32 @@ func kindOf(raw []byte) bpf.UnloadKind {
 // boundaries is the number of boundaries.
 const boundaries = uint32(bpf.UnloadBoundaryBOUNDARIES)
 
-// decodeCut reads a record that ends in a stack, of which only the frames that
-// there are were sent.
-func decodeCut[E any](raw []byte, e *E, sound func(e *E, frames int) bool) (any, error) {
-	whole, sent := binary.Size(e), len(raw)
-	if sent > whole || (whole-sent)%frameSize != 0 {
-		return nil, fmt.Errorf("%w: %d bytes for a %T", errDamaged, sent, e)
+// decodeCut reads a record that ends in a list, of which only as much was sent as
+// there was. sound is told how many bytes were not.
+func decodeCut[E any](raw []byte, e *E, sound func(e *E, missing int) bool) (any, error) {
+	missing := binary.Size(e) - len(raw)
+	if missing < 0 {
+		return nil, fmt.Errorf("%w: %d bytes for a %T", errDamaged, len(raw), e)
 	}
-	padded := make([]byte, whole)
-	copy(padded, raw)
-	return decodeInto(padded, e, func(e *E) bool { return sound(e, frames(e)-(whole-sent)/frameSize) })
+	padded := append(bytes.Clone(raw), make([]byte, missing)...)
+	return decodeInto(padded, e, func(e *E) bool { return sound(e, missing) })
 }
 
 const frameSize = 8
 
-// frames is the number of frames that a record has room for.
-func frames(e any) int {
-	switch e := e.(type) {
-	case *bpf.UnloadWait:
-		return len(e.Stack)
-	case *bpf.UnloadWaking:
-		return len(e.Stack)
-	}
-	return 0
-}
-
-func waitIsSound(e *bpf.UnloadWait, frames int) bool {
+func waitIsSound(e *bpf.UnloadWait, missing int) bool {
 	return e.Since >= e.Header.Begin && e.Since-e.Header.Begin < 1<<62 && e.Until <= e.Since &&
-		e.Boundary < boundaries && int(e.Depth) == frames
+		e.Boundary < boundaries && int(e.Depth)*frameSize+missing == len(e.Stack)*frameSize
 }
 
-// decodeEnd reads the end of an unload, of which only the callbacks that were called
-// were sent.
-func decodeEnd(raw []byte) (any, error) {
-	e := &bpf.UnloadEnd{}
-	padded := make([]byte, binary.Size(e))
-	sent := len(raw)
-	least := len(padded) - binary.Size(e.Callback)
-	if sent < least || sent > len(padded) {
-		return nil, fmt.Errorf("%w: %d bytes for a %T", errDamaged, sent, e)
-	}
-	copy(padded, raw)
-	return decodeInto(padded, e, func(e *bpf.UnloadEnd) bool {
-		kept := min(int(e.Callbacks), len(e.Callback))
-		return sent == least+kept*binary.Size(e.Callback[0]) && endIsSound(e) && callbacksAreSound(e)
-	})
+func wakingIsSound(e *bpf.UnloadWaking, missing int) bool {
+	return int(e.Depth)*frameSize+missing == len(e.Stack)*frameSize
+}
+
+// callbacksWereSent says that those callbacks were sent that were called, and kept.
+func callbacksWereSent(e *bpf.UnloadEnd, missing int) bool {
+	kept := min(int(e.Callbacks), len(e.Callback))
+	return missing == (len(e.Callback)-kept)*binary.Size(e.Callback[0]) && endIsSound(e) && callbacksAreSound(e)
 }
 
 // decodeInto reads raw into e. The ring rounds lengths up to eight bytes.

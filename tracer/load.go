@@ -40,7 +40,7 @@ type loader struct {
 }
 
 // newLoader loads the maps. btfFile, if not "", holds the kernel's types.
-func newLoader(o Options) (_ *loader, err error) {
+func newLoader(o Options) (*loader, error) {
 	spec, err := bpf.LoadUnload()
 	if err != nil {
 		return nil, fmt.Errorf("reading the BPF object: %w", err)
@@ -55,18 +55,23 @@ func newLoader(o Options) (_ *loader, err error) {
 	if err := l.configure(o); err != nil {
 		return nil, err
 	}
+	return l, l.createMaps()
+}
+
+// createMaps makes the maps that the object's programs share.
+func (l *loader) createMaps() error {
 	// Before 5.11 BPF memory counts against this limit; later it changes
 	// nothing, and a failure shows as one of the maps'.
 	_ = rlimit.RemoveMemlock()
 
-	only := spec.Copy()
+	only := l.spec.Copy()
 	only.Programs = nil
 	maps, err := ebpf.NewCollection(only)
 	if err != nil {
-		return nil, explainLoad("creating BPF maps", err)
+		return explainLoad("creating BPF maps", err)
 	}
 	l.maps, l.vars = maps.Maps, maps.Variables
-	return l, nil
+	return nil
 }
 
 // readTypes finds the kernel's types: those it carries, and those of a file

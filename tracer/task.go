@@ -9,9 +9,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 
 	"github.com/modtrace/modtrace/bpf"
@@ -103,15 +101,9 @@ func newTaskReader(o Options, n *names) (*taskReader, error) {
 	if err := spec.Variables["can_probe"].Set(l.canProbe); err != nil {
 		return nil, fmt.Errorf("setting can_probe: %w", err)
 	}
-	_ = rlimit.RemoveMemlock() // see newLoader
-
-	only := spec.Copy()
-	only.Programs = nil
-	maps, err := ebpf.NewCollection(only)
-	if err != nil {
-		return nil, explainLoad("creating BPF maps", err)
+	if err := l.createMaps(); err != nil {
+		return nil, err
 	}
-	l.maps, l.vars = maps.Maps, maps.Variables
 	it, err := l.iterate("tasks")
 	if err != nil {
 		return nil, joinClose(explainLoad("loading the task iterator", err), l)
