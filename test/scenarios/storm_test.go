@@ -124,7 +124,7 @@ func TestTwoThousandInARow(t *testing.T) {
 	}
 	late := resident(t, tr.cmd.Process.Pid)
 	r := tr.stop()
-	if len(r.unloads) != rounds || r.trailer.Records != rounds || r.trailer.Incomplete != 0 {
+	if len(r.unloads) != rounds || r.trailer.Records != rounds || r.trailer.Incomplete != 0 || r.lost() != 0 {
 		t.Errorf("%d unloads reported of %d; trailer %+v", len(r.unloads), rounds, r.trailer)
 	}
 	// Where tasks are preempted inside the kernel, a program is skipped now and then
