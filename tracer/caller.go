@@ -4,20 +4,21 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/modtrace/modtrace/bpf"
 	"github.com/modtrace/modtrace/unload"
 )
 
-// enrichCaller adds what only the machine knows: while the caller still lives
+// enrich adds what only the machine knows: while the caller still lives
 // the file it really executes, where the kernel side has the name it was
 // started by; its cgroup's path; and the ancestors further up.
-func enrichCaller(c *unload.Caller, b *bpf.UnloadBegin) {
+func (k cgroups) enrich(c *unload.Caller, b *bpf.UnloadBegin) {
 	if exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", c.PID)); err == nil {
 		c.Exe = exe
 	}
-	c.Cgroup = cgroupPath(b.Cgroup)
+	c.Cgroup = k.path(b.Cgroup)
 	c.Ancestors = extend(c.Ancestors)
 }
 
@@ -55,8 +56,11 @@ func parentOf(pid int) (comm string, parent int, ok bool) {
 	if open < 0 || end < open {
 		return "", 0, false
 	}
-	var state string
-	if _, err := fmt.Sscan(string(b[end+1:]), &state, &parent); err != nil {
+	f := bytes.Fields(b[end+1:]) // its state, its parent, and more
+	if len(f) < 2 {
+		return "", 0, false
+	}
+	if parent, err = strconv.Atoi(string(f[1])); err != nil {
 		return "", 0, false
 	}
 	return string(b[open+1 : end]), parent, true

@@ -16,6 +16,28 @@ const cgroupRoot = "/sys/fs/cgroup"
 // (include/linux/exportfs.h, FILEID_KERNFS).
 const fileidKernfs = 0xfe
 
+// cgroups are the paths of those that were asked for. A number is given to one
+// cgroup only, and that cannot be renamed (Documentation/admin-guide/cgroup-v2.rst).
+type cgroups map[uint64]string
+
+// maxCgroups bounds how many are kept.
+const maxCgroups = 256
+
+// path is that of a cgroup, "" if it cannot be found out.
+func (k cgroups) path(id uint64) string {
+	if path, ok := k[id]; ok {
+		return path
+	}
+	path := cgroupPath(id)
+	if path != "" {
+		if len(k) >= maxCgroups {
+			clear(k)
+		}
+		k[id] = path
+	}
+	return path
+}
+
 // cgroupPath finds the path of a cgroup by its number, also after the task that
 // was in it has ended. It is "" when that cannot be found out: CAP_DAC_READ_SEARCH
 // is needed, and the cgroup must still be there.

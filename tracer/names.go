@@ -175,7 +175,7 @@ func askKernel(program *ebpf.Program, asked *ebpf.Variable) func([]uint64) []str
 			for i := range n {
 				batch[i].Address = addresses[i]
 			}
-			if asked.Set(batch) != nil {
+			if asked.Set(&batch) != nil { // by its address it is copied as it is, not field by field
 				return all
 			}
 			if _, err := program.Run(&ebpf.RunOptions{}); err != nil || asked.Get(&batch) != nil {

@@ -103,7 +103,7 @@ func (t *Tracer) start(o Options) error {
 	t.reader = reader
 	t.assemble = newAssembler(t.loader.plan)
 	t.assemble.wall = wallClock
-	t.assemble.enrich = enrichCaller
+	t.assemble.enrich = cgroups{}.enrich
 	t.assemble.modulesDisabled = modulesDisabled
 	t.assemble.lookAt = func(w *unload.Wait, module string, tid int) {
 		lookAt(w, module, tid, func() []task { return allTasks(o, t.assemble.names) })

@@ -102,14 +102,12 @@ func (s *session) begin() error {
 	return s.ready()
 }
 
-// settle gives back the memory that starting took and keeps the rest small: by
-// collecting early, and by forbidding the kernel to collapse what was given back
-// into huge pages again, some seconds later (khugepaged). The command that is run
-// would inherit the latter (prctl(2)), so it must have been started; a kernel
-// without huge pages has nothing to forbid.
+// settle collects garbage again, gives back the memory that starting took, and
+// forbids the kernel to collapse that into huge pages again, some seconds later
+// (khugepaged). The command that is run would inherit the latter (prctl(2)), so it
+// must have been started; a kernel without huge pages has nothing to forbid.
 func settle() {
-	const early = 25
-	debug.SetGCPercent(early)
+	debug.SetGCPercent(100)
 	debug.FreeOSMemory()
 	_ = unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0)
 }
