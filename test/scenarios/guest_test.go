@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/modtrace/modtrace/test/lab"
+	"github.com/modtrace/modtrace/test/lab/inguest"
 	"github.com/modtrace/modtrace/unload"
 )
 
@@ -224,8 +225,8 @@ func removed(t *testing.T, names ...string) {
 	t.Helper()
 	t.Cleanup(func() {
 		for _, name := range names {
-			if err := unix.DeleteModule(name, unix.O_NONBLOCK); err != nil && !errors.Is(err, unix.ENOENT) {
-				t.Errorf("unloading %s after the test: %v", name, err)
+			if err := inguest.Unload(name); err != nil && !errors.Is(err, unix.ENOENT) {
+				t.Errorf("after the test: %v", err)
 			}
 		}
 	})

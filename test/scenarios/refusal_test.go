@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/modtrace/modtrace/test/lab/inguest"
 	"github.com/modtrace/modtrace/unload"
 )
 
@@ -97,8 +98,8 @@ func attempts() []attempt {
 func deleted(t *testing.T, names ...string) {
 	t.Helper()
 	for _, name := range names {
-		if err := unix.DeleteModule(name, unix.O_NONBLOCK); err != nil {
-			t.Errorf("unloading %s: %v", name, err)
+		if err := inguest.Unload(name); err != nil {
+			t.Error(err)
 		}
 	}
 }
