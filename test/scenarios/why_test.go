@@ -192,33 +192,33 @@ func ranIn(t *testing.T, p unload.Phase, function, module string) {
 }
 
 // TestCausesTakeTheirTime compares each cause of a slow exit with what the
-// module measured by itself: they differ by no more than 5% or 2 ms.
+// module measured by itself: they differ by no more than 5% or 2 ms. Neither can
+// tell which interrupts the other counted, of which a busy machine has many, so
+// there is more than one try.
 func TestCausesTakeTheirTime(t *testing.T) {
 	guest(t)
+	const tries = 3
+	for range tries {
+		if compareCauses(t) {
+			return
+		}
+	}
+	t.Errorf("in none of %d unloads was each cause near what the module measured", tries)
+}
+
+// compareCauses says whether all causes were near.
+func compareCauses(t *testing.T) bool {
+	t.Helper()
 	const barriers, gracePeriods = 2, 3
 	fixture(t, "slow", "sleep_ms=200", "spin_ms=400", "work_ms=200",
 		fmt.Sprint("rcu_barrier=", barriers), fmt.Sprint("sync_rcu=", gracePeriods))
-	r := run(t, "run", "--json", "--", "busybox", "rmmod", "slow")
-	u := r.only(t)
+	u := run(t, "run", "--json", "--", "busybox", "rmmod", "slow").only(t)
 	conserved(t, u)
 	exit := phase(t, u, unload.Exit)
 	sum, count := map[unload.Cause]int64{}, map[unload.Cause]int64{}
 	for _, w := range exit.Waits {
 		sum[w.Cause] += w.Duration
 		count[w.Cause] += w.Count
-	}
-	took := measured(t, "slow: sleep_ns=")
-	var others int64
-	preempted := sum[unload.CausePreempted]
-	for part, c := range map[string]unload.Cause{
-		"sleep": unload.CauseSleep, "work": unload.CauseWorkqueue,
-		"rcu_barrier": unload.CauseRCUBarrier, "sync_rcu": unload.CauseRCU,
-	} {
-		// The module cannot tell when others had its processor meanwhile.
-		theirs := min(max(took.asleep(part)-sum[c], 0), preempted)
-		preempted -= theirs
-		near(t, part, sum[c]+theirs, took.asleep(part))
-		others += took[part+"_cpu"]
 	}
 	// The callback may be over by the time that a barrier has told all processors.
 	// And a grace period, while the task was about to wait for it and had to leave
@@ -227,18 +227,28 @@ func TestCausesTakeTheirTime(t *testing.T) {
 	if n, periods := count[unload.CauseRCUBarrier], count[unload.CauseRCU]; periods < least || periods > gracePeriods || n < 1 || n > barriers {
 		t.Errorf("counts %v, want %d grace periods and up to %d barriers", count, gracePeriods, barriers)
 	}
-	near(t, "spin", exit.OnCPU-others, took["spin_cpu"])
 	ranIn(t, exit, "slow_spin", "slow")
+	took := measured(t, "slow: sleep_ns=")
+	all, others, preempted := true, int64(0), sum[unload.CausePreempted]
+	for part, c := range map[string]unload.Cause{
+		"sleep": unload.CauseSleep, "work": unload.CauseWorkqueue,
+		"rcu_barrier": unload.CauseRCUBarrier, "sync_rcu": unload.CauseRCU,
+	} {
+		// The module cannot tell when others had its processor meanwhile.
+		theirs := min(max(took.asleep(part)-sum[c], 0), preempted)
+		preempted -= theirs
+		all = near(t, part, sum[c]+theirs, took.asleep(part)) && all
+		others += took[part+"_cpu"]
+	}
+	return near(t, "spin", exit.OnCPU-others, took["spin"]-took["spin_delay"]) && all
 }
 
-// near checks a time against one that was measured otherwise.
-func near(t *testing.T, what string, got, want int64) {
+// near says whether a time is near to one that was measured otherwise.
+func near(t *testing.T, what string, got, want int64) bool {
 	t.Helper()
 	t.Logf("%s: %d ns, measured %d", what, got, want)
 	slack := max(want/20, int64(2*time.Millisecond))
-	if d := got - want; d < -slack || d > slack || want == 0 {
-		t.Errorf("%s: %d ns, measured %d", what, got, want)
-	}
+	return got >= want-slack && got <= want+slack && want != 0
 }
 
 // TestManyGracePeriods is slow by nothing else: modtrace says how many there
@@ -268,7 +278,9 @@ func TestManyGracePeriods(t *testing.T) {
 		if w.Count < least || w.Count > most {
 			t.Errorf("%d waits for %s, want %d to %d: %+v", w.Count, w.Cause, least, most, w)
 		}
-		near(t, part, w.Duration, took.asleep(part))
+		if !near(t, part, w.Duration, took.asleep(part)) {
+			t.Errorf("%s took %d ns, the module measured %d", part, w.Duration, took.asleep(part))
+		}
 		if site := cause.Site(w.Stack); site < len(w.Stack) && cause.Module(w.Stack[site]) == "slow" {
 			sites[w.Cause] = append(sites[w.Cause], w.Stack[site])
 		}
@@ -287,7 +299,8 @@ func TestManyGracePeriods(t *testing.T) {
 func oneLine(table string) string { return strings.Join(strings.Fields(table), " ") }
 
 // laps are the times that the module slow logged of its exit: of each part, and,
-// by the same name with _cpu behind it, how much of that it was on the CPU.
+// by the same name with _cpu or _delay behind it, how much of that it was on the
+// CPU, or waited for one.
 type laps map[string]int64
 
 // asleep is how long a part was off the CPU.
