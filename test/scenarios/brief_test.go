@@ -119,7 +119,7 @@ func TestThousandsThatWait(t *testing.T) {
 		t.Errorf("%d waits, %d events lost, %d of them told of with their unload", s.waits, lost, s.lost)
 	}
 	// What was lost was said. A machine that is busy with other kernels may make it
-	// lose some; where the test runs in full, next to nothing.
+	// lose some.
 	if lost > int64(rounds)/5 {
 		t.Errorf("%d events lost in %d unloads", lost, rounds)
 	}
