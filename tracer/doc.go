@@ -7,7 +7,7 @@
 //
 //	t, err := tracer.Start(ctx, tracer.Options{})
 //	if err != nil {
-//		return err // *tracer.Unable says what the machine lacks, and the remedy
+//		return err // *object.Unable says what the machine lacks, and the remedy
 //	}
 //	defer t.Close()
 //	for u := range t.Unloads() { // until ctx is done

@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"time"
 
+	"github.com/modtrace/modtrace/object"
 	"github.com/modtrace/modtrace/tracer"
 )
 
@@ -21,7 +22,7 @@ func Example() {
 	defer stop()
 
 	t, err := tracer.Start(ctx, tracer.Options{})
-	var unable *tracer.Unable
+	var unable *object.Unable
 	if errors.As(err, &unable) {
 		log.Printf("%s: %s\ntry: %s", unable.What, unable.Why, unable.Remedy)
 		return

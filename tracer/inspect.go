@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/modtrace/modtrace/object"
 	"github.com/modtrace/modtrace/unload"
 )
 
@@ -13,27 +14,27 @@ import (
 type Inspection struct {
 	Plan         Plan
 	Tried        bool // the plan was attached and taken down again, not only looked up
-	Capabilities []Capability
+	Capabilities []object.Capability
 	Lockdown     string
-	Problems     []*Unable // each alone forbids tracing
+	Problems     []*object.Unable // each alone forbids tracing
 }
 
 // Inspect finds out what could be traced here. With the privileges for it, it
 // attaches everything for a moment, without arming it; without, it goes by
 // what the kernel says of itself.
 func Inspect(o Options) (Inspection, error) {
-	in := Inspection{Lockdown: Lockdown()}
+	in := Inspection{Lockdown: object.Lockdown()}
 	var err error
-	if in.Capabilities, err = Capabilities(); err != nil {
+	if in.Capabilities, err = object.Capabilities(); err != nil {
 		return in, err
 	}
-	if err := hasModules(); err != nil {
+	if err := object.HasModules(); err != nil {
 		in.add(err)
 		in.Plan = nothing("this kernel has no loadable modules")
 		return in, nil
 	}
-	in.add(hasCapabilities())
-	in.add(hasTypes(o.BTF))
+	in.add(object.HasCapabilities())
+	in.add(object.HasTypes(o.BTF))
 	if len(in.Problems) > 0 {
 		in.Plan = predict(o)
 		return in, nil
@@ -50,12 +51,12 @@ func Inspect(o Options) (Inspection, error) {
 }
 
 func (in *Inspection) add(err error) {
-	var u *Unable
+	var u *object.Unable
 	switch {
 	case errors.As(err, &u):
 		in.Problems = append(in.Problems, u)
 	case err != nil:
-		in.Problems = append(in.Problems, &Unable{What: "cannot trace", Why: err.Error(), Remedy: "report this as a bug"})
+		in.Problems = append(in.Problems, &object.Unable{What: "cannot trace", Why: err.Error(), Remedy: "report this as a bug"})
 	}
 }
 
@@ -74,14 +75,12 @@ func nothing(reason string) Plan {
 // types, and the names of its functions.
 func predict(o Options) Plan {
 	l := &loader{}
-	if err := l.readTypes(o.BTF); err != nil {
-		l.types, l.typed = nil, false
-	}
+	l.Object, _ = object.Open(nil, o.BTF, targets()...) // without its types, nothing is known of the kernel
 	symbols := symbolNames()
 	var plan Plan
 	for _, h := range hooks() {
 		p := planned(h)
-		if h.absentWithout != "" && l.typed && !l.knows(h.absentWithout) {
+		if h.absentWithout != "" && l.Typed && !l.Knows(h.absentWithout) {
 			settleAbsent(&p, h)
 		} else {
 			settle(&p, h, l.likely(h, symbols, o.Mechanisms), "not tried")
@@ -94,20 +93,20 @@ func predict(o Options) Plan {
 // likely is the first candidate that the kernel seems to have.
 func (l *loader) likely(h hook, symbols map[string]bool, only []string) int {
 	for i, c := range h.candidates {
-		if !allowed(c.mechanism, only) || c.notWith != "" && l.typed && l.knows(c.notWith) {
+		if !allowed(c.Mechanism, only) || c.NotWith != "" && l.Typed && l.Knows(c.NotWith) {
 			continue
 		}
-		switch c.mechanism {
-		case fentry, fexit, tpBTF:
-			if l.typed && l.knows(target(c)) {
+		switch c.Mechanism {
+		case object.Fentry, object.Fexit, object.TPBTF:
+			if l.Typed && l.Knows(c.Target()) {
 				return i
 			}
-		case kprobe, kretprobe:
-			if symbols[c.function] {
+		case object.Kprobe, object.Kretprobe:
+			if symbols[c.Function] {
 				return i
 			}
-		case rawTP:
-			if symbols["__tracepoint_"+c.function] {
+		case object.RawTP:
+			if symbols["__tracepoint_"+c.Function] {
 				return i
 			}
 		}
@@ -121,7 +120,7 @@ func symbolNames() map[string]bool {
 	wanted := map[string]bool{}
 	for _, h := range hooks() {
 		for _, c := range h.candidates {
-			wanted[c.function], wanted["__tracepoint_"+c.function] = true, true
+			wanted[c.Function], wanted["__tracepoint_"+c.Function] = true, true
 		}
 	}
 	found := map[string]bool{}

@@ -3,30 +3,21 @@ package tracer
 import (
 	"errors"
 	"fmt"
-	"os"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
-	"github.com/cilium/ebpf/rlimit"
 
 	"github.com/modtrace/modtrace/bpf"
+	"github.com/modtrace/modtrace/object"
 	"github.com/modtrace/modtrace/unload"
 )
 
 // loader brings the programs of the plan into the kernel, one hook at a time:
-// the first candidate that loads and attaches is taken. What a kernel can do
-// is found by trying, never from its version.
+// the first candidate that loads and attaches is taken.
 type loader struct {
-	spec     *ebpf.CollectionSpec
-	types    *kernelTypes // of the kernel's, those that matter here
-	typed    bool         // the running kernel carries its types itself
-	canProbe bool         // whether programs may call bpf_probe_read_kernel
-	maps     map[string]*ebpf.Map
-	vars     map[string]*ebpf.Variable
+	*object.Object
 
 	// preemptible says that a task may be taken off the CPU inside a program.
 	preemptible bool
@@ -45,101 +36,40 @@ func newLoader(o Options) (*loader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the BPF object: %w", err)
 	}
-	l := &loader{
-		spec:        spec,
-		preemptible: preemptible(),
-	}
-	if err := l.readTypes(o.BTF); err != nil {
+	l := &loader{preemptible: preemptible()}
+	if l.Object, err = object.Open(spec, o.BTF, targets()...); err != nil {
 		return nil, err
 	}
-	if err := l.configure(o); err != nil {
+	if err := configure(spec, o, l.CanProbe); err != nil {
 		return nil, err
 	}
-	return l, l.createMaps()
+	return l, l.CreateMaps()
 }
 
-// createMaps makes the maps that the object's programs share.
-func (l *loader) createMaps() error {
-	// Before 5.11 BPF memory counts against this limit; later it changes
-	// nothing, and a failure shows as one of the maps'.
-	_ = rlimit.RemoveMemlock()
-
-	only := l.spec.Copy()
-	only.Programs = nil
-	maps, err := ebpf.NewCollection(only)
-	if err != nil {
-		return explainLoad("creating BPF maps", err)
-	}
-	l.maps, l.vars = maps.Maps, maps.Variables
-	return nil
-}
-
-// readTypes finds the kernel's types: those it carries, and those of a file
-// for kernels that carry none.
-func (l *loader) readTypes(file string) error {
-	if _, err := os.Stat(kernelTypesFile); err == nil {
-		l.typed = true
-	}
-	var err error
-	if file == "" {
-		l.types, err = readKernelTypes(l.wanted())
-	} else {
-		var all *btf.Spec
-		all, err = btf.LoadSpec(file)
-		l.types = &kernelTypes{Spec: all}
-	}
-	if err == nil {
-		return nil
-	}
-	u := &Unable{What: "cannot read the kernel's types", Err: err}
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		u.Why, u.Remedy = fmt.Sprintf("%s does not exist", file), "name a file with --btf that holds the BTF of the running kernel"
-	case errors.Is(err, os.ErrPermission):
-		u.Why, u.Remedy = fmt.Sprintf("%s may not be read", file), "make the file of --btf readable, or run as root"
-	case file != "":
-		u.Why, u.Remedy = fmt.Sprintf("%s holds no BTF", file), "name a file with --btf that holds the BTF of the running kernel, raw or in an ELF"
-	default:
-		u.Why, u.Remedy = "/sys/kernel/btf/vmlinux is not understood", "give a file with --btf FILE"
-	}
-	return u
-}
-
-// wanted names the types that programs look at or attach to.
-func (l *loader) wanted() map[string]bool {
-	names := map[string]bool{}
-	if l.spec != nil {
-		for typ, err := range l.spec.Types.All() {
-			if err == nil {
-				name, _, _ := strings.Cut(typ.TypeName(), "___") // a flavour is of the type before it
-				names[name] = true
-			}
-		}
-	}
+// targets are what programs attach to, and what tells how.
+func targets() []string {
+	var names []string
 	for _, h := range hooks() {
-		names[h.absentWithout] = true
+		names = append(names, h.absentWithout)
 		for _, c := range append(h.candidates, doubles(h.boundary)...) {
-			names[target(c)], names[c.notWith] = true, true
+			names = append(names, c.Target(), c.NotWith)
 		}
 	}
-	names[target(overTasks(""))] = true
-	delete(names, "")
 	return names
 }
 
-func (l *loader) configure(o Options) error {
-	l.canProbe = Lockdown() != confidentiality
-	ring := l.spec.Maps["events"]
+func configure(spec *ebpf.CollectionSpec, o Options, canProbe bool) error {
+	ring := spec.Maps["events"]
 	if o.RingBytes != 0 {
 		ring.MaxEntries = uint32(o.RingBytes)
 	}
 	set := map[string]any{
 		"root_pid":      uint32(o.Below),
-		"can_probe":     l.canProbe,
+		"can_probe":     canProbe,
 		"wake_at_bytes": ring.MaxEntries / 4,
 	}
 	for name, value := range set {
-		if err := l.spec.Variables[name].Set(value); err != nil {
+		if err := spec.Variables[name].Set(value); err != nil {
 			return fmt.Errorf("setting %s: %w", name, err)
 		}
 	}
@@ -154,15 +84,15 @@ func (l *loader) attach(only []string) error {
 	for _, h := range hooks() {
 		t := &try{loader: l, hook: h, only: only, next: -1}
 		tries = append(tries, t)
-		if h.absentWithout != "" && l.typed && !l.knows(h.absentWithout) {
+		if h.absentWithout != "" && l.Typed && !l.Knows(h.absentWithout) {
 			t.absent = true
 		} else if t.load() {
 			attaching.Go(t.attach)
 		}
 	}
 	// Without it, names come from elsewhere.
-	l.symbols, _ = l.load(candidate{program: "symbols", mechanism: rawTP})
-	l.threads, _ = l.iterate("leftovers")
+	l.symbols, _ = l.Load(object.Candidate{Program: "symbols", Mechanism: object.RawTP})
+	l.threads, _ = l.Iterate("leftovers", "task")
 	attaching.Wait()
 	for _, t := range tries {
 		for t.failed() && t.load() {
@@ -173,29 +103,13 @@ func (l *loader) attach(only []string) error {
 		}
 	}
 	// What was only needed to load is large.
-	l.spec, l.types = nil, nil
+	l.Forget()
 	return l.order()
-}
-
-// overTasks is how a program goes over the kernel's tasks.
-func overTasks(program string) candidate {
-	return candidate{program: program, mechanism: iterator, function: "task"}
-}
-
-// iterate loads and attaches a program that goes over the kernel's tasks whenever
-// it is read.
-func (l *loader) iterate(program string) (*link.Iter, error) {
-	p, err := l.load(overTasks(program))
-	if err != nil {
-		return nil, err
-	}
-	it, err := link.AttachIter(link.IterOptions{Program: p})
-	return it, errors.Join(err, p.Close()) // the link holds it
 }
 
 // leftovers gives the means to find threads in memory that was freed.
 func (l *loader) leftovers() func(from, size uint64) ([]bpf.UnloadLeftover, error) {
-	return leftovers(l.threads, l.vars["freed_from"], l.vars["freed_size"])
+	return leftovers(l.threads, l.Vars["freed_from"], l.Vars["freed_size"])
 }
 
 // sees says whether what happens at a function or tracepoint is seen.
@@ -214,7 +128,7 @@ func (l *loader) keep(t *try) error {
 		}
 	}
 	if t.link == nil && t.hook.required {
-		return explainLoad("attaching to "+t.hook.candidates[0].function, t.err)
+		return object.Explain("attaching to "+t.hook.candidates[0].Function, t.err)
 	}
 	return nil
 }
@@ -226,14 +140,14 @@ func (l *loader) keep(t *try) error {
 // reported at all. The second does nothing where the first has run.
 func (l *loader) double(t *try) error {
 	c := t.hook.candidates[t.next]
-	if !l.preemptible || c.mechanism != fentry && c.mechanism != fexit {
+	if !l.preemptible || c.Mechanism != object.Fentry && c.Mechanism != object.Fexit {
 		return nil
 	}
 	for _, spare := range doubles(t.hook.boundary) {
-		if !allowed(spare.mechanism, t.only) {
+		if !allowed(spare.Mechanism, t.only) {
 			continue
 		}
-		p, err := l.load(spare)
+		p, err := l.Load(spare)
 		if err != nil {
 			continue
 		}
@@ -281,18 +195,11 @@ func misses(p *ebpf.Program) int64 {
 // asker gives the means to name kernel addresses.
 func (l *loader) asker() func([]uint64) []string {
 	if l.symbols != nil {
-		return askKernel(l.symbols, l.vars["asked"])
+		return askKernel(l.symbols, l.Vars["asked"])
 	}
 	k := &kallsyms{}
 	k.load()
 	return k.ask
-}
-
-// knows says whether the kernel itself, not a module, has the function or
-// tracepoint.
-func (l *loader) knows(name string) bool {
-	_, err := l.types.AnyTypesByName(name)
-	return err == nil
 }
 
 // order tells each boundary which attached one comes before it, and the end of
@@ -302,7 +209,7 @@ func (l *loader) order() error {
 	last, switches := uint32(0), false
 	for i, h := range hooks() {
 		attached := l.plan[i].Mechanism != ""
-		switches = switches || attached && h.candidates[0].function == "sched_switch"
+		switches = switches || attached && h.candidates[0].Function == "sched_switch"
 		if h.boundary == noBoundary {
 			continue
 		}
@@ -311,17 +218,17 @@ func (l *loader) order() error {
 			last = uint32(h.boundary)
 		}
 	}
-	if err := l.vars["after"].Set(after); err != nil {
+	if err := l.Vars["after"].Set(after); err != nil {
 		return fmt.Errorf("setting the order of boundaries: %w", err)
 	}
-	if err := l.vars["wake_at_switch"].Set(switches); err != nil {
+	if err := l.Vars["wake_at_switch"].Set(switches); err != nil {
 		return fmt.Errorf("choosing when the reader is woken: %w", err)
 	}
 	return nil
 }
 
 func (l *loader) arm(on bool) error {
-	if err := l.vars["armed"].Set(on); err != nil {
+	if err := l.Vars["armed"].Set(on); err != nil {
 		return fmt.Errorf("arming the programs: %w", err)
 	}
 	return nil
@@ -343,12 +250,6 @@ func (l *loader) close() error {
 	if l.symbols != nil {
 		errs = append(errs, l.symbols.Close())
 	}
-	if l.threads != nil {
-		errs = append(errs, l.threads.Close())
-	}
-	for _, m := range l.maps {
-		errs = append(errs, m.Close())
-	}
-	l.links, l.programs, l.doubles, l.maps = nil, nil, nil, nil
-	return errors.Join(errs...)
+	l.links, l.programs, l.doubles = nil, nil, nil
+	return errors.Join(append(errs, l.Object.Close())...)
 }

@@ -5,33 +5,16 @@ import (
 	"runtime"
 
 	"github.com/modtrace/modtrace/bpf"
+	"github.com/modtrace/modtrace/object"
 	"github.com/modtrace/modtrace/unload"
 )
 
 // noBoundary marks hooks that see something other than a phase's beginning.
 const noBoundary = bpf.UnloadBoundaryBOUNDARIES
 
-const (
-	fentry    = "fentry"
-	fexit     = "fexit"
-	kprobe    = "kprobe"
-	kretprobe = "kretprobe"
-	tpBTF     = "tp_btf"
-	rawTP     = "raw_tp"
-	iterator  = "iter" // of no hook
-)
-
 // Mechanisms lists the ways of attaching, as the plan names them.
-func Mechanisms() []string { return []string{fentry, fexit, kprobe, kretprobe, tpBTF, rawTP} }
-
-// candidate is one way to see something: a BPF program, how it is attached and
-// to what.
-type candidate struct {
-	program   string
-	mechanism string
-	function  string
-	// notWith names a function in whose presence this one does not see all.
-	notWith string
+func Mechanisms() []string {
+	return []string{object.Fentry, object.Fexit, object.Kprobe, object.Kretprobe, object.TPBTF, object.RawTP}
 }
 
 // hook is something to be seen, and the ways to see it, best first.
@@ -40,36 +23,36 @@ type hook struct {
 	phase      unload.PhaseName
 	sees       string
 	required   bool
-	candidates []candidate
+	candidates []object.Candidate
 	// absentWithout names a function without which the kernel does not do
 	// this at all, so that nothing is missed.
 	absentWithout string
 }
 
 // entry lists the ways to see a function begin, exit those to see it return.
-func entry(program, function string) []candidate {
-	return []candidate{
-		{program: program + "_fentry", mechanism: fentry, function: function},
-		{program: program + "_kprobe", mechanism: kprobe, function: function},
+func entry(program, function string) []object.Candidate {
+	return []object.Candidate{
+		{Program: program + "_fentry", Mechanism: object.Fentry, Function: function},
+		{Program: program + "_kprobe", Mechanism: object.Kprobe, Function: function},
 	}
 }
 
-func exit(program, function string) []candidate {
-	return []candidate{
-		{program: program + "_fexit", mechanism: fexit, function: function},
-		{program: program + "_kretprobe", mechanism: kretprobe, function: function},
+func exit(program, function string) []object.Candidate {
+	return []object.Candidate{
+		{Program: program + "_fexit", Mechanism: object.Fexit, Function: function},
+		{Program: program + "_kretprobe", Mechanism: object.Kretprobe, Function: function},
 	}
 }
 
-func tracepoint(program, name string) []candidate {
-	return []candidate{
-		{program: program + "_tp", mechanism: tpBTF, function: name},
-		{program: program + "_raw", mechanism: rawTP, function: name},
+func tracepoint(program, name string) []object.Candidate {
+	return []object.Candidate{
+		{Program: program + "_tp", Mechanism: object.TPBTF, Function: name},
+		{Program: program + "_raw", Mechanism: object.RawTP, Function: name},
 	}
 }
 
-func either(ways ...[]candidate) []candidate {
-	var all []candidate
+func either(ways ...[]object.Candidate) []object.Candidate {
+	var all []object.Candidate
 	for _, w := range ways {
 		all = append(all, w...)
 	}
@@ -78,9 +61,9 @@ func either(ways ...[]candidate) []candidate {
 
 // partly marks ways that do not see all where the kernel has a function: its caller
 // is then copied into others.
-func partly(ways []candidate, notWith string) []candidate {
+func partly(ways []object.Candidate, notWith string) []object.Candidate {
 	for i := range ways {
-		ways[i].notWith = notWith
+		ways[i].NotWith = notWith
 	}
 	return ways
 }
@@ -114,7 +97,7 @@ func hooks() []hook {
 		{bpf.UnloadBoundaryAT_ASYNC, unload.Async, "the wait for asynchronous work begins", false,
 			entry("async", "async_synchronize_full"), ""},
 		{bpf.UnloadBoundaryAT_FREE_SYSFS, unload.FreeSysfs, "freeing begins: the sysfs entries go", false,
-			either([]candidate{{program: "free_sysfs_tp", mechanism: tpBTF, function: "module_free"}}, entry("free_sysfs", "free_module")), ""},
+			either([]object.Candidate{{Program: "free_sysfs_tp", Mechanism: object.TPBTF, Function: "module_free"}}, entry("free_sysfs", "free_module")), ""},
 		{bpf.UnloadBoundaryAT_FREE_ARCH, unload.FreeArch, "the sysfs entries are gone: the architecture cleans up", false,
 			exit("free_arch", "mod_sysfs_teardown"), ""},
 		{bpf.UnloadBoundaryAT_FREE_DEPS, unload.FreeDeps, "references on other modules are dropped", false,
@@ -168,7 +151,7 @@ func hooks() []hook {
 
 // doubles lists programs of which one runs beside the trampoline's at a boundary,
 // where the kernel may skip that: see loader.double.
-func doubles(boundary bpf.UnloadBoundary) []candidate {
+func doubles(boundary bpf.UnloadBoundary) []object.Candidate {
 	call := systemCall()
 	switch boundary {
 	case bpf.UnloadBoundaryAT_ENTER: // a kprobe is not preempted
@@ -188,13 +171,13 @@ func planned(h hook) unload.Hook {
 	p := unload.Hook{
 		Phase:     h.phase,
 		Sees:      h.sees,
-		Function:  first.function,
-		Mechanism: first.mechanism,
+		Function:  first.Function,
+		Mechanism: first.Mechanism,
 		Required:  h.required,
 	}
 	if len(h.candidates) > 1 {
 		second := h.candidates[1]
-		p.Fallback = second.mechanism + " " + second.function
+		p.Fallback = second.Mechanism + " " + second.Function
 	}
 	return p
 }
@@ -208,14 +191,14 @@ func settle(p *unload.Hook, h hook, i int, reason string) {
 		return
 	}
 	c := h.candidates[i]
-	p.Function, p.Mechanism, p.Status = c.function, c.mechanism, unload.StatusOK
+	p.Function, p.Mechanism, p.Status = c.Function, c.Mechanism, unload.StatusOK
 	p.Fallback = ""
 	if i > 0 {
 		p.Status = unload.StatusFallback
 	}
 	if i+1 < len(h.candidates) {
 		next := h.candidates[i+1]
-		p.Fallback = next.mechanism + " " + next.function
+		p.Fallback = next.Mechanism + " " + next.Function
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/modtrace/modtrace/bpf"
+	"github.com/modtrace/modtrace/object"
 	"github.com/modtrace/modtrace/unload"
 )
 
@@ -292,7 +293,7 @@ func TestRecordingsCover(t *testing.T) {
 	}
 	for _, want := range []any{
 		"x86_64", "aarch64", unload.StatusOK, unload.StatusFallback, unload.StatusAbsent,
-		fentry, fexit, kprobe, kretprobe, tpBTF, rawTP,
+		object.Fentry, object.Fexit, object.Kprobe, object.Kretprobe, object.TPBTF, object.RawTP,
 		unload.Returned, unload.InFlight, unload.Unseen, unload.Died,
 		unload.CauseRCU, unload.CauseRCUBarrier, unload.CauseSRCU, unload.CauseMutex, unload.CauseRWSem,
 		unload.CauseCompletion, unload.CauseWorkqueue, unload.CauseKthreadStop, unload.CauseSleep,

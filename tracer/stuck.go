@@ -14,6 +14,7 @@ import (
 
 	"github.com/modtrace/modtrace/cause"
 	"github.com/modtrace/modtrace/klog"
+	"github.com/modtrace/modtrace/object"
 	"github.com/modtrace/modtrace/unload"
 )
 
@@ -25,13 +26,13 @@ type Found struct {
 }
 
 // Stuck finds the unloads that are in flight, whenever they began, and those
-// whose task died. It only reads. The error is an [*Unable] when the machine is
+// whose task died. It only reads. The error is an [*object.Unable] when the machine is
 // at fault.
 func Stuck(o Options) (Found, error) {
-	if err := hasModules(); err != nil {
+	if err := object.HasModules(); err != nil {
 		return Found{}, err
 	}
-	if err := hasCapabilities(); err != nil {
+	if err := object.HasCapabilities(); err != nil {
 		return Found{}, err
 	}
 	s, err := take(o)
@@ -71,7 +72,7 @@ func take(o Options) (*scene, error) {
 		}
 		s.now = time.Duration(now)
 	} else if s.tasks = procTasks(); !slices.ContainsFunc(s.tasks, func(t task) bool { return len(t.stack) > 0 }) {
-		return nil, &Unable{
+		return nil, &object.Unable{
 			What:   "cannot see what tasks are doing",
 			Why:    "the kernel has no BPF iterator over tasks, and /proc/PID/stack may not be read",
 			Remedy: "run modtrace as root (sudo) in the initial user namespace",

@@ -14,6 +14,7 @@ import (
 
 	"github.com/modtrace/modtrace/bpf"
 	"github.com/modtrace/modtrace/cause"
+	"github.com/modtrace/modtrace/object"
 	"github.com/modtrace/modtrace/unwind"
 )
 
@@ -94,26 +95,25 @@ func newTaskReader(o Options, n *names) (*taskReader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading the BPF object: %w", err)
 	}
-	l := &loader{spec: spec, canProbe: Lockdown() != confidentiality}
-	if err := l.readTypes(o.BTF); err != nil {
+	l := &loader{}
+	if l.Object, err = object.Open(spec, o.BTF); err != nil {
 		return nil, err
 	}
-	if err := spec.Variables["can_probe"].Set(l.canProbe); err != nil {
+	if err := spec.Variables["can_probe"].Set(l.CanProbe); err != nil {
 		return nil, fmt.Errorf("setting can_probe: %w", err)
 	}
-	if err := l.createMaps(); err != nil {
+	if err := l.CreateMaps(); err != nil {
 		return nil, err
 	}
-	it, err := l.iterate("tasks")
+	it, err := l.Iterate("tasks", "task")
 	if err != nil {
-		return nil, joinClose(explainLoad("loading the task iterator", err), l)
+		return nil, joinClose(object.Explain("loading the task iterator", err), l)
 	}
 	if n == nil {
-		l.symbols, _ = l.load(candidate{program: "symbols", mechanism: rawTP}) // without it, names come from elsewhere
+		l.symbols, _ = l.Load(object.Candidate{Program: "symbols", Mechanism: object.RawTP}) // without it, names come from elsewhere
 		n = newNames(l.asker())
 	}
 	r := &taskReader{loader: l, names: n, iter: it}
-	l.links = append(l.links, r.iter)
 	return r, nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/modtrace/modtrace/bpf"
+	"github.com/modtrace/modtrace/object"
 	"github.com/modtrace/modtrace/unload"
 )
 
@@ -72,9 +73,9 @@ type Stats struct {
 
 // Start attaches everything and arms it: unloads that begin after it returns
 // are seen. Cancelling ctx stops the trace; what was seen until then is still
-// yielded. The error is an [*Unable] when the machine is at fault.
+// yielded. The error is an [*object.Unable] when the machine is at fault.
 func Start(ctx context.Context, o Options) (*Tracer, error) {
-	if err := preflight(o.BTF); err != nil {
+	if err := object.Preflight(o.BTF); err != nil {
 		return nil, err
 	}
 	l, err := newLoader(o)
@@ -96,9 +97,9 @@ func (t *Tracer) start(o Options) error {
 	if err := t.loader.attach(o.Mechanisms); err != nil {
 		return err
 	}
-	reader, err := ringbuf.NewReader(t.loader.maps["events"])
+	reader, err := ringbuf.NewReader(t.loader.Maps["events"])
 	if err != nil {
-		return explainLoad("opening the ring buffer", err)
+		return object.Explain("opening the ring buffer", err)
 	}
 	t.reader = reader
 	t.assemble = newAssembler(t.loader.plan)
@@ -242,7 +243,7 @@ func (t *Tracer) open() []*bpf.UnloadSlot {
 	}
 	var key uint32
 	var slot bpf.UnloadSlot
-	entries := t.loader.maps["unloads"].Iterate()
+	entries := t.loader.Maps["unloads"].Iterate()
 	for entries.Next(&key, &slot) {
 		if slot.Owners != 0 && slot.End.Ended == 0 && stampsAreSound(&slot.End) {
 			s := slot
@@ -260,7 +261,7 @@ func (t *Tracer) begun() []*bpf.UnloadSlot {
 	for key := range t.assemble.pending {
 		for attempt := range uint32(slotAttempts) {
 			var slot bpf.UnloadSlot
-			err := t.loader.maps["unloads"].Lookup(slotKey(key.tid, attempt), &slot)
+			err := t.loader.Maps["unloads"].Lookup(slotKey(key.tid, attempt), &slot)
 			if err == nil && slot.Tid == key.tid && slot.End.Header.Begin == key.begin &&
 				slot.End.Ended == 0 && stampsAreSound(&slot.End) {
 				open = append(open, &slot)
@@ -283,7 +284,7 @@ func slotKey(tid, attempt uint32) uint32 {
 // InFlight is the number of unloads under trace that have not ended yet.
 func (t *Tracer) InFlight() int {
 	var gate bpf.UnloadGates
-	if err := t.loader.vars["gate"].Get(&gate); err != nil {
+	if err := t.loader.Vars["gate"].Get(&gate); err != nil {
 		return 0
 	}
 	return int(gate.InFlight)
@@ -305,7 +306,7 @@ func (t *Tracer) loads() loadCounts {
 		live: t.loader.sees("module_load"),
 	}
 	var armed bool
-	if err := t.loader.vars["armed"].Get(&armed); err != nil || !armed {
+	if err := t.loader.Vars["armed"].Get(&armed); err != nil || !armed {
 		c.live = false
 	}
 	return c
@@ -335,7 +336,7 @@ func (t *Tracer) count() {
 func (l *loader) counters(name string) map[string]int64 {
 	var values [bpf.UnloadKindKINDS]uint64
 	counts := map[string]int64{}
-	if err := l.vars[name].Get(&values); err != nil {
+	if err := l.Vars[name].Get(&values); err != nil {
 		return counts
 	}
 	for kind, n := range values {
@@ -349,7 +350,7 @@ func (l *loader) counters(name string) map[string]int64 {
 // counted reads one of these counts, 0 if it cannot be read.
 func (l *loader) counted(name string, kind bpf.UnloadKind) uint64 {
 	var values [bpf.UnloadKindKINDS]uint64
-	if err := l.vars[name].Get(&values); err != nil {
+	if err := l.Vars[name].Get(&values); err != nil {
 		return 0
 	}
 	return values[kind]

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/modtrace/modtrace/object"
 	"github.com/modtrace/modtrace/output"
 	"github.com/modtrace/modtrace/tracer"
 	"github.com/modtrace/modtrace/unload"
@@ -32,7 +33,7 @@ type checked struct {
 	Tried        bool                `json:"tried"`
 	CanTrace     bool                `json:"can_trace"`
 	Lockdown     string              `json:"lockdown"`
-	Capabilities []tracer.Capability `json:"capabilities"`
+	Capabilities []object.Capability `json:"capabilities"`
 	Problems     []problem           `json:"problems"`
 }
 

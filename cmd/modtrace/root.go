@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/modtrace/modtrace/object"
 	"github.com/modtrace/modtrace/tracer"
 )
 
@@ -76,7 +77,7 @@ func execute(args []string, stdout, stderr *os.File) int {
 
 // complain prints what failed, why, and what to do about it.
 func complain(w io.Writer, err error) {
-	var unable *tracer.Unable
+	var unable *object.Unable
 	if !errors.As(err, &unable) {
 		fmt.Fprintf(w, "modtrace: %v\n", err)
 		return
@@ -223,7 +224,7 @@ func version() string {
 }
 
 func isUnable(err error) bool {
-	var unable *tracer.Unable
+	var unable *object.Unable
 	return errors.As(err, &unable)
 }
 

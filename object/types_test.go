@@ -1,4 +1,4 @@
-package tracer
+package object
 
 import (
 	"bytes"
@@ -99,7 +99,7 @@ func TestTypesOfTheRunningKernel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	some, err := readKernelTypes((&loader{spec: spec}).wanted())
+	some, err := readKernelTypes(wanted(spec, nil))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package tracer
+package object
 
 import (
 	"bytes"
@@ -23,16 +23,16 @@ import (
 
 // loadByNumber loads a program at the first type of the target's name for which
 // the kernel takes it.
-func (l *loader) loadByNumber(c candidate) (*ebpf.Program, error) {
-	spec := l.spec.Programs[c.program]
-	code, err := l.link(spec)
+func (o *Object) loadByNumber(c Candidate) (*ebpf.Program, error) {
+	spec := o.spec.Programs[c.Program]
+	code, err := o.link(spec)
 	if err != nil {
-		return nil, fmt.Errorf("linking %s: %w", c.program, err)
+		return nil, fmt.Errorf("linking %s: %w", c.Program, err)
 	}
-	err = errNoTarget
-	for _, id := range l.types.numbers[target(c)] {
+	err = ErrNoTarget
+	for _, id := range o.types.numbers[c.Target()] {
 		var prog *ebpf.Program
-		if prog, err = loadProgram(c.program, spec.License, code, attachTypes[c.mechanism], id); err == nil {
+		if prog, err = loadProgram(c.Program, spec.License, code, attachTypes[c.Mechanism], id); err == nil {
 			return prog, nil
 		}
 	}
@@ -41,16 +41,15 @@ func (l *loader) loadByNumber(c candidate) (*ebpf.Program, error) {
 
 // attachTypes has the mechanisms that attach by type.
 var attachTypes = map[string]ebpf.AttachType{
-	fentry: ebpf.AttachTraceFEntry,
-	fexit:  ebpf.AttachTraceFExit,
-	tpBTF:  ebpf.AttachTraceRawTp,
-
-	iterator: ebpf.AttachTraceIter,
+	Fentry:   ebpf.AttachTraceFEntry,
+	Fexit:    ebpf.AttachTraceFExit,
+	TPBTF:    ebpf.AttachTraceRawTp,
+	Iterator: ebpf.AttachTraceIter,
 }
 
 // link brings the program's instructions into the form that the kernel takes:
 // fields relocated to the running kernel's offsets, maps by descriptor.
-func (l *loader) link(spec *ebpf.ProgramSpec) ([]byte, error) {
+func (o *Object) link(spec *ebpf.ProgramSpec) ([]byte, error) {
 	code := make(asm.Instructions, len(spec.Instructions))
 	copy(code, spec.Instructions)
 	var relocations []*btf.CORERelocation
@@ -58,7 +57,7 @@ func (l *loader) link(spec *ebpf.ProgramSpec) ([]byte, error) {
 	for i := range code {
 		ins := &code[i]
 		if ins.IsLoadFromMap() && ins.Reference() != "" {
-			if err := ins.AssociateMap(l.maps[ins.Reference()]); err != nil {
+			if err := ins.AssociateMap(o.Maps[ins.Reference()]); err != nil {
 				return nil, err
 			}
 		}
@@ -67,7 +66,7 @@ func (l *loader) link(spec *ebpf.ProgramSpec) ([]byte, error) {
 		}
 	}
 	var local btf.Builder
-	fixups, err := btf.CORERelocate(relocations, []*btf.Spec{l.types.Spec}, spec.ByteOrder, local.Add)
+	fixups, err := btf.CORERelocate(relocations, []*btf.Spec{o.types.Spec}, spec.ByteOrder, local.Add)
 	if err != nil {
 		return nil, err
 	}

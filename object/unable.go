@@ -1,4 +1,4 @@
-package tracer
+package object
 
 // Unable says that this machine, or this user on it, cannot trace: what was
 // tried, why it is thought to have failed, and what would help.

@@ -1,4 +1,4 @@
-package tracer
+package object
 
 import (
 	"errors"
@@ -10,9 +10,9 @@ import (
 	"github.com/cilium/ebpf/btf"
 )
 
-// explainLoad turns an error of the BPF library, whose words are for those who
+// Explain turns an error of the BPF library, whose words are for those who
 // write BPF, into what a user can act on.
-func explainLoad(what string, err error) error {
+func Explain(what string, err error) error {
 	u := &Unable{What: "failed " + what, Err: err}
 	mode := Lockdown()
 	denied := errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)
@@ -23,7 +23,7 @@ func explainLoad(what string, err error) error {
 	case denied:
 		u.Why = "the kernel does not permit it"
 		u.Remedy = "run as root in the initial user namespace; in a container, allow bpf(2) and perf_event_open(2) and give CAP_BPF, CAP_PERFMON and, before kernel 5.11, CAP_SYS_RESOURCE"
-	case errors.Is(err, errNoTarget) || errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, ErrNoTarget) || errors.Is(err, fs.ErrNotExist):
 		u.Why = "this kernel has no such function"
 		u.Remedy = "run on a kernel with CONFIG_MODULES and CONFIG_MODULE_UNLOAD; `modtrace check` lists what else is missing"
 	case errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.ENOMEM):
@@ -33,19 +33,19 @@ func explainLoad(what string, err error) error {
 		u.Why = "this kernel is built without CONFIG_BPF_SYSCALL"
 		u.Remedy = "run on a kernel with CONFIG_BPF_SYSCALL=y"
 	default:
-		u.Why = "this kernel refuses the program: " + shortly(err)
+		u.Why = "this kernel refuses the program: " + Shortly(err)
 		u.Remedy = "run on Linux 5.10 or newer; `modtrace check` lists what this kernel offers"
 	}
 	return u
 }
 
-// shortly names an error's kind in a few words.
-func shortly(err error) string {
+// Shortly names an error's kind in a few words.
+func Shortly(err error) string {
 	var verifier *ebpf.VerifierError
 	switch {
 	case err == nil:
 		return "not tried"
-	case errors.Is(err, errNoTarget), errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, ErrNoTarget), errors.Is(err, fs.ErrNotExist):
 		return "not in this kernel"
 	case errors.As(err, &verifier):
 		return "the verifier rejects it"

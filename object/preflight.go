@@ -1,4 +1,4 @@
-package tracer
+package object
 
 import (
 	"errors"
@@ -61,18 +61,20 @@ func Lockdown() string {
 	return mode
 }
 
-// preflight checks what must be so before BPF is touched.
-func preflight(btfFile string) error {
-	if err := hasModules(); err != nil {
+// Preflight checks what must be so before BPF is touched. btfFile, if not "",
+// holds the kernel's types. The error is an [*Unable].
+func Preflight(btfFile string) error {
+	if err := HasModules(); err != nil {
 		return err
 	}
-	if err := hasCapabilities(); err != nil {
+	if err := HasCapabilities(); err != nil {
 		return err
 	}
-	return hasTypes(btfFile)
+	return HasTypes(btfFile)
 }
 
-func hasModules() error {
+// HasModules says what is wrong where the kernel has no modules.
+func HasModules() error {
 	_, err := os.Stat("/proc/modules")
 	if errors.Is(err, fs.ErrNotExist) {
 		return &Unable{
@@ -85,7 +87,8 @@ func hasModules() error {
 	return nil
 }
 
-func hasCapabilities() error {
+// HasCapabilities says which of the required ones are not held.
+func HasCapabilities() error {
 	caps, err := Capabilities()
 	if err != nil {
 		return err
@@ -107,7 +110,8 @@ func hasCapabilities() error {
 	}
 }
 
-func hasTypes(btfFile string) error {
+// HasTypes says what is wrong where the kernel does not describe its types.
+func HasTypes(btfFile string) error {
 	if btfFile != "" {
 		return nil
 	}
@@ -121,17 +125,4 @@ func hasTypes(btfFile string) error {
 		}
 	}
 	return nil
-}
-
-// preemptible says whether tasks may be preempted while they run kernel code, by
-// the model in force where that can be read, else by what the kernel was built
-// for (kernel/sched/core.c, PREEMPT_DYNAMIC).
-func preemptible() bool {
-	b, err := os.ReadFile("/sys/kernel/debug/sched/preempt")
-	if err == nil {
-		model := string(b)
-		return !strings.Contains(model, "(none)") && !strings.Contains(model, "(voluntary)")
-	}
-	b, err = os.ReadFile("/proc/version")
-	return err != nil || strings.Contains(string(b), " PREEMPT")
 }
