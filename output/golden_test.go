@@ -44,6 +44,9 @@ func drawings(t testing.TB) []drawing {
 	for _, l := range comebacks() {
 		all = append(all, drawing{l.name, func(b *bytes.Buffer, o TableOptions) error { return NewTable(b, o).Reload(l.Reload) }})
 	}
+	for _, w := range helds() {
+		all = append(all, drawing{w.name, func(b *bytes.Buffer, o TableOptions) error { return NewTable(b, o).Why(w.Why) }})
+	}
 	plan := func(name string, hooks []unload.Hook) {
 		all = append(all, drawing{name, func(b *bytes.Buffer, o TableOptions) error { return Plan(b, hooks, o) }})
 	}

@@ -39,6 +39,11 @@ func (j jsonReport) Reload(r unload.Reload) error {
 	return j.write(&r)
 }
 
+func (j jsonReport) Why(w unload.Why) error {
+	w.Type = unload.TypeWhy
+	return j.write(&w)
+}
+
 func (j jsonReport) Trailer(t unload.Trailer) error {
 	t.Type = unload.TypeTrailer
 	return j.write(&t)

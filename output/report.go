@@ -5,12 +5,13 @@ package output
 import "github.com/modtrace/modtrace/unload"
 
 // Report takes a stream of records: a header, the unloads as they end, those
-// that hang meanwhile, modules that come back, a trailer. Each method has written
+// that hang meanwhile, modules that come back, who holds a module, a trailer. Each method has written
 // its record when it returns, or says why not. A report is used by one goroutine.
 type Report interface {
 	Header(unload.Header) error
 	Unload(unload.Unload) error
 	Stall(unload.Stall) error
 	Reload(unload.Reload) error
+	Why(unload.Why) error
 	Trailer(unload.Trailer) error
 }

@@ -18,6 +18,7 @@ const (
 	TypeUnload  = "unload"
 	TypeStall   = "stall"
 	TypeReload  = "reload"
+	TypeWhy     = "why"
 	TypeTrailer = "trailer"
 )
 
@@ -111,6 +112,9 @@ const (
 	ReasonBadAddress      Reason = "bad_address"
 	ReasonDenied          Reason = "denied" // by a security module
 	ReasonUnknown         Reason = "unknown"
+	// Only of a module that is looked at without unloading it.
+	ReasonBuiltIn  Reason = "built_in"
+	ReasonNoUnload Reason = "no_unload" // the kernel is built without unloading
 )
 
 // Caller is the task that asked for the unload.
@@ -163,23 +167,6 @@ type Device struct {
 	Device   string `json:"device"`
 	Driver   string `json:"driver"`
 	Duration int64  `json:"duration_ns"`
-}
-
-// Holder is somebody who holds references on a module.
-type Holder struct {
-	Kind       string   `json:"kind"`
-	Refs       int64    `json:"refs"`
-	Module     string   `json:"module"`
-	PID        int      `json:"pid"`
-	Comm       string   `json:"comm"`
-	Cgroup     string   `json:"cgroup"`
-	Container  string   `json:"container"`
-	FD         int      `json:"fd"`
-	Path       string   `json:"path"`
-	MountNS    uint64   `json:"mount_ns"`
-	Detail     string   `json:"detail"`
-	Stack      []string `json:"stack"`
-	Confidence string   `json:"confidence"`
 }
 
 // LogLine is what the kernel logged during the unload.

@@ -23,6 +23,10 @@ const (
 	exitUsage      = 2
 	exitUnable     = 3
 	exitIncomplete = 4
+	exitInUse      = 10
+	exitNotLoaded  = 11
+	exitNever      = 12
+	exitChanging   = 13
 	exitTooSlow    = 20
 	exitRunFailed  = 125
 	exitNotExec    = 126
@@ -112,6 +116,7 @@ func (c *cli) root() *cobra.Command {
 time went, and for a refusal why it was refused.`,
 		Example: `  sudo modtrace run -- rmmod tun       unload a module and see what happens
   sudo modtrace trace                  watch every unload on this machine
+  sudo modtrace why tun                say who holds a module, without unloading it
   sudo modtrace stuck                  say where the unloads that hang now do, and on whom
   modtrace check                       what this kernel lets modtrace see`,
 		Version:               version(),
@@ -139,7 +144,7 @@ time went, and for a refusal why it was refused.`,
 		_ = flags.MarkHidden(hidden)
 	}
 	_ = root.RegisterFlagCompletionFunc("color", cobra.FixedCompletions([]string{"auto", "always", "never"}, cobra.ShellCompDirectiveNoFileComp))
-	root.AddCommand(c.runCommand(), c.traceCommand(), c.stuckCommand(), c.checkCommand(), c.completionCommand())
+	root.AddCommand(c.runCommand(), c.traceCommand(), c.whyCommand(), c.stuckCommand(), c.checkCommand(), c.completionCommand())
 	root.InitDefaultHelpCmd()
 	for _, cmd := range root.Commands() {
 		if cmd.Name() == "help" {

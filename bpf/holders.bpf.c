@@ -1,0 +1,572 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+//
+// Who holds references on modules now, found by the owner that every table of
+// operations names, and not by what a module is called or does. Everything is read
+// once, without watching anything and without taking a reference.
+
+// clang-format off
+//go:build ignore
+
+#include "kernel.h"
+// clang-format on
+
+// Whether programs may call bpf_probe_read_kernel. Without, only files are found
+// whose operations belong to a module.
+const volatile bool can_probe = true;
+
+#define MODULE_NAME 56 // of struct module on 64-bit machines
+
+// The modules that are asked about, each with its number.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, char[MODULE_NAME]);
+	__type(value, __u32);
+} targets SEC(".maps");
+
+// way is by what a module is held: a reference is one object held in one way,
+// however many processes share that.
+enum way {
+	WAY_FILE,	// an open file, by its operations (fs/file_table.c, fops_get)
+	WAY_DEVICE,	// an open character device (fs/char_dev.c, cdev_get)
+	WAY_DISK,	// an opener of a disk (block/bdev.c)
+	WAY_SOCKET,	// a socket, by its operations (net/socket.c)
+	WAY_PROTOCOL,	// a socket, by its protocol (net/core/sock.c, sk_prot_alloc)
+	WAY_CONGESTION, // a TCP socket, by its congestion control
+	WAY_UPPER,	// a TCP socket, by its upper-layer protocol
+	WAY_LINE,	// a terminal, by its line discipline (drivers/tty/tty_ldisc.c)
+	WAY_TERMINAL,	// a terminal, by its driver (drivers/tty/tty_io.c)
+	WAY_SUPERBLOCK, // a mounted file system, by its type (fs/super.c)
+};
+
+enum via {
+	VIA_DESCRIPTOR,
+	VIA_MAPPING,
+	VIA_LIST, // of the kernel's: no process
+};
+
+struct holding {
+	__u64 object; // what is held, of which no two are alike at a time
+	__u64 file;   // the open file that leads to it
+	__u64 start;  // of a mapping
+	__u64 inode;
+	__u32 pid, tid;
+	__u32 descriptor;
+	__u32 target;
+	__u32 way;
+	__u32 via;
+	__u32 device; // the file system's, as the kernel packs it
+	__u32 number; // the device that a special file is for
+	__u32 family; // of a socket
+	__u32 type;
+	__u32 protocol;
+	__u32 pad;
+	__u8 comm[16];
+	__u8 name[32]; // of the protocol, the file system's type, the line discipline
+};
+
+struct holding found;
+
+// For the Go side, which takes only types that are used.
+const enum way *unused_way __attribute__((unused));
+const enum via *unused_via __attribute__((unused));
+
+#pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
+
+struct file_operations {
+	struct module *owner;
+};
+
+struct cdev {
+	struct module *owner;
+};
+
+struct super_block;
+
+struct inode {
+	unsigned short i_mode;
+	unsigned int i_rdev;
+	unsigned long i_ino;
+	struct super_block *i_sb;
+	struct cdev *i_cdev;
+};
+
+struct address_space {
+	struct inode *host;
+};
+
+struct file {
+	struct file_operations *f_op;
+	struct inode *f_inode;
+	struct address_space *f_mapping;
+	unsigned int f_mode;
+	void *private_data;
+};
+
+struct block_device_operations {
+	struct module *owner;
+};
+
+struct gendisk {
+	struct block_device_operations *fops;
+};
+
+struct block_device {
+	struct gendisk *bd_disk;
+};
+
+// Before 5.11.
+struct block_device___old {
+	struct block_device *bd_contains;
+};
+
+// block/bdev.c; fs/block_dev.c before 5.16
+struct bdev_inode {
+	struct block_device bdev;
+	struct inode vfs_inode;
+};
+
+struct proto_ops {
+	struct module *owner;
+};
+
+struct proto {
+	struct module *owner;
+	char name[32];
+};
+
+struct sock_common {
+	unsigned short skc_family;
+};
+
+struct socket;
+
+struct sock {
+	struct sock_common __sk_common;
+	struct proto *sk_prot_creator;
+	struct socket *sk_socket;
+	unsigned short sk_type;
+	unsigned short sk_protocol;
+};
+
+struct socket {
+	struct file *file;
+	struct sock *sk;
+	struct proto_ops *ops;
+};
+
+struct tcp_congestion_ops {
+	struct module *owner;
+	char name[16];
+};
+
+struct tcp_ulp_ops {
+	struct module *owner;
+	char name[16];
+};
+
+// include/net/inet_connection_sock.h; it begins with its struct sock
+struct inet_connection_sock {
+	struct tcp_congestion_ops *icsk_ca_ops;
+	struct tcp_ulp_ops *icsk_ulp_ops;
+};
+
+struct tty_ldisc_ops {
+	char *name;
+	struct module *owner;
+};
+
+struct tty_ldisc {
+	struct tty_ldisc_ops *ops;
+};
+
+struct tty_driver {
+	struct module *owner;
+	char *driver_name;
+};
+
+struct tty_struct {
+	struct tty_driver *driver;
+	struct tty_ldisc *ldisc;
+};
+
+// include/linux/tty.h
+struct tty_file_private {
+	struct tty_struct *tty;
+	struct file *file;
+};
+
+struct file_system_type {
+	char *name;
+	struct module *owner;
+};
+
+struct super_block {
+	struct list_head s_list;
+	unsigned int s_dev;
+	struct file_system_type *s_type;
+	struct block_device *s_bdev;
+};
+
+struct vm_area_struct {
+	unsigned long vm_start;
+	struct file *vm_file;
+};
+
+struct vfsmount {
+	struct super_block *mnt_sb;
+};
+
+struct path {
+	struct vfsmount *mnt;
+};
+
+struct fs_struct {
+	struct path root;
+};
+
+struct task_struct___rooted {
+	struct fs_struct *fs;
+};
+
+struct bpf_iter__task_file {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+	__u32 fd;
+	struct file *file;
+};
+
+struct bpf_iter__task_vma {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+	struct vm_area_struct *vma;
+};
+
+#pragma clang attribute pop
+
+// include/uapi/linux/stat.h
+#define S_IFMT 0170000
+#define S_IFSOCK 0140000
+#define S_IFBLK 0060000
+#define S_IFCHR 0020000
+
+#define FMODE_PATH 0x4000 // include/linux/fs.h
+
+#define AF_INET 2
+#define AF_INET6 10
+#define SOCK_STREAM 1
+#define IPPROTO_TCP 6
+
+// READ reads a field behind any pointer, 0 when that leads nowhere.
+#define READ(from, field)                                                                          \
+	({                                                                                         \
+		typeof((from)->field) __value = 0;                                                 \
+		bpf_core_read(&__value, sizeof(__value), &(from)->field);                          \
+		__value;                                                                           \
+	})
+
+// target gives the number of a module that is asked about, or nothing.
+static __always_inline __u32 *target(struct module *owner)
+{
+	char name[MODULE_NAME] = {};
+
+	if (!owner)
+		return NULL;
+	bpf_core_read_str(name, sizeof(name), &owner->name);
+	return bpf_map_lookup_elem(&targets, name);
+}
+
+// owned is target for a pointer that the verifier knows, which may be followed in
+// all modes of lockdown.
+static __always_inline __u32 *owned(struct module *owner)
+{
+	char name[MODULE_NAME] = {};
+
+	if (!owner)
+		return NULL;
+	if (can_probe)
+		return target(owner);
+	for (int i = 0; i < MODULE_NAME; i++) {
+		name[i] = owner->name[i];
+		if (!name[i])
+			break;
+	}
+	return bpf_map_lookup_elem(&targets, name);
+}
+
+// tell sends that a module is held.
+static __always_inline void tell(struct seq_file *seq, enum way way, void *object,
+				 const __u32 *module)
+{
+	found.way = way;
+	found.object = (__u64)object;
+	found.target = *module;
+	bpf_seq_write(seq, &found, sizeof(found));
+}
+
+static __always_inline void note_task(struct task_struct *task)
+{
+	__builtin_memset(&found, 0, sizeof(found));
+	found.pid = task->tgid;
+	found.tid = task->pid;
+	__builtin_memcpy(found.comm, task->comm, sizeof(found.comm));
+}
+
+static __always_inline void protocol(struct seq_file *seq, struct sock *sk)
+{
+	struct proto *prot = READ(sk, sk_prot_creator);
+	__u32 *module = target(READ(prot, owner));
+
+	if (!module)
+		return;
+	bpf_core_read_str(found.name, sizeof(found.name), &prot->name);
+	tell(seq, WAY_PROTOCOL, sk, module);
+}
+
+static __always_inline void connection(struct seq_file *seq, struct sock *sk)
+{
+	struct inet_connection_sock *icsk = (void *)sk;
+	struct tcp_congestion_ops *ca = READ(icsk, icsk_ca_ops);
+	struct tcp_ulp_ops *ulp = READ(icsk, icsk_ulp_ops);
+	__u32 *module;
+
+	module = target(READ(ca, owner));
+	if (module) {
+		bpf_core_read_str(found.name, sizeof(ca->name), &ca->name);
+		tell(seq, WAY_CONGESTION, sk, module);
+	}
+	module = target(READ(ulp, owner));
+	if (module) {
+		bpf_core_read_str(found.name, sizeof(ulp->name), &ulp->name);
+		tell(seq, WAY_UPPER, sk, module);
+	}
+}
+
+static __always_inline void note_sock(struct sock *sk)
+{
+	found.family = READ(sk, __sk_common.skc_family);
+	found.type = READ(sk, sk_type);
+	found.protocol = READ(sk, sk_protocol);
+}
+
+static __always_inline void socket(struct seq_file *seq, struct socket *sock)
+{
+	struct sock *sk = READ(sock, sk);
+	struct proto_ops *ops = READ(sock, ops);
+	__u32 *module;
+
+	note_sock(sk);
+	module = target(READ(ops, owner));
+	if (module)
+		tell(seq, WAY_SOCKET, sock, module);
+	if (!sk)
+		return;
+	protocol(seq, sk);
+	if ((found.family == AF_INET || found.family == AF_INET6) && found.type == SOCK_STREAM &&
+	    found.protocol == IPPROTO_TCP)
+		connection(seq, sk);
+}
+
+// inner_sock looks for a struct sock that begins what a driver keeps of an open
+// file, as those of tun and macvtap do: it leads back to the file.
+static __always_inline void inner_sock(struct seq_file *seq, struct file *file, void *private)
+{
+	struct sock *sk = private;
+	struct socket *sock = READ(sk, sk_socket);
+
+	if (READ(sock, file) != file || READ(sock, sk) != sk)
+		return;
+	note_sock(sk);
+	protocol(seq, sk);
+}
+
+// terminal looks for the terminal of an open file, which leads back to the file.
+static __always_inline void terminal(struct seq_file *seq, struct file *file,
+				     struct tty_file_private *private)
+{
+	struct tty_struct *tty;
+	struct tty_driver *driver;
+	struct tty_ldisc_ops *ops;
+	struct tty_ldisc *ldisc;
+	char *name;
+	__u32 *module;
+
+	if (READ(private, file) != file)
+		return;
+	tty = READ(private, tty);
+	driver = READ(tty, driver);
+	module = target(READ(driver, owner));
+	if (module) {
+		name = READ(driver, driver_name);
+		bpf_probe_read_kernel_str(found.name, sizeof(found.name), name);
+		tell(seq, WAY_TERMINAL, tty, module);
+	}
+	ldisc = READ(tty, ldisc);
+	ops = READ(ldisc, ops);
+	module = target(READ(ops, owner));
+	if (module) {
+		name = READ(ops, name);
+		bpf_probe_read_kernel_str(found.name, sizeof(found.name), name);
+		tell(seq, WAY_LINE, tty, module);
+	}
+}
+
+// opener tells of somebody who has a disk open. Up to 5.10 all who do share one
+// reference (fs/block_dev.c, __blkdev_get).
+static __always_inline void opener(struct seq_file *seq, struct block_device *bdev, void *by)
+{
+	struct gendisk *disk = READ(bdev, bd_disk);
+	struct block_device_operations *fops = (void *)READ(disk, fops);
+	__u32 *module = target(READ(fops, owner));
+
+	if (!module)
+		return;
+	if (bpf_core_field_exists(struct block_device___old, bd_contains))
+		by = bdev;
+	tell(seq, WAY_DISK, by, module);
+}
+
+static __always_inline void disk(struct seq_file *seq, struct file *file)
+{
+	struct address_space *mapping = READ(file, f_mapping);
+	struct inode *inode = READ(mapping, host);
+	struct bdev_inode *bdev =
+		(void *)inode - bpf_core_field_offset(struct bdev_inode, vfs_inode);
+
+	opener(seq, &bdev->bdev, file);
+}
+
+// device looks at what stands behind a special file.
+static __always_inline void device(struct seq_file *seq, struct file *file, struct inode *inode,
+				   void *private)
+{
+	struct cdev *cdev = READ(inode, i_cdev);
+	__u32 *module = target(READ(cdev, owner));
+
+	if (module)
+		tell(seq, WAY_DEVICE, file, module);
+	terminal(seq, file, private);
+}
+
+static __always_inline void look(struct seq_file *seq, struct file *file)
+{
+	struct inode *inode = file->f_inode;
+	void *private = file->private_data;
+	__u32 *module;
+
+	if (file->f_mode & FMODE_PATH) // which opens nothing
+		return;
+	found.file = (__u64)file;
+	if (inode) {
+		found.inode = inode->i_ino;
+		found.number = inode->i_rdev;
+		if (inode->i_sb)
+			found.device = inode->i_sb->s_dev;
+	}
+	module = file->f_op ? owned(file->f_op->owner) : NULL;
+	if (module)
+		tell(seq, WAY_FILE, file, module);
+	if (!can_probe || !inode)
+		return;
+	switch (inode->i_mode & S_IFMT) {
+	case S_IFSOCK:
+		socket(seq, private);
+		break;
+	case S_IFBLK:
+		disk(seq, file);
+		break;
+	case S_IFCHR:
+		device(seq, file, inode, private);
+		if (module)
+			inner_sock(seq, file, private);
+		break;
+	}
+}
+
+SEC("iter/task_file")
+int files(struct bpf_iter__task_file *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct file *file = ctx->file;
+
+	if (!task || !file)
+		return 0;
+	note_task(task);
+	found.descriptor = ctx->fd;
+	found.via = VIA_DESCRIPTOR;
+	look(ctx->meta->seq, file);
+	return 0;
+}
+
+SEC("iter/task_vma")
+int mappings(struct bpf_iter__task_vma *ctx)
+{
+	struct task_struct *task = ctx->task;
+	struct vm_area_struct *vma = ctx->vma;
+	struct file *file;
+
+	if (!task || !vma)
+		return 0;
+	file = vma->vm_file;
+	if (!file)
+		return 0;
+	note_task(task);
+	found.start = vma->vm_start;
+	found.via = VIA_MAPPING;
+	look(ctx->meta->seq, file);
+	return 0;
+}
+
+// How many superblocks are looked at for each task that is gone over: each makes
+// the program longer to check. The reader goes over the tasks again until it is
+// through.
+#define SUPERBLOCKS 8
+
+// Where on the list of superblocks the look began and is to go on, 0 at its end. The
+// reader sets the first to 0 to begin.
+struct list_head *first_superblock, *next_superblock;
+
+static __always_inline void superblock(struct seq_file *seq, struct super_block *sb)
+{
+	struct file_system_type *type = READ(sb, s_type);
+	__u32 *module = target(READ(type, owner));
+
+	found.device = READ(sb, s_dev);
+	bpf_probe_read_kernel_str(found.name, sizeof(found.name), READ(type, name));
+	if (module)
+		tell(seq, WAY_SUPERBLOCK, sb, module);
+	opener(seq, READ(sb, s_bdev), sb);
+}
+
+// superblocks follows the list of all superblocks (fs/super.c) from that on which
+// the first task has its root until it comes back there. The list's head has no
+// name that is looked for.
+SEC("iter/task")
+int superblocks(struct bpf_iter__task *ctx)
+{
+	struct task_struct___rooted *task = (void *)ctx->task;
+	struct super_block *sb;
+
+	if (!task || !can_probe)
+		return 0;
+	if (!first_superblock) {
+		struct fs_struct *fs = READ(task, fs);
+		struct vfsmount *mnt = READ(fs, root.mnt);
+
+		sb = READ(mnt, mnt_sb);
+		first_superblock = (void *)sb + bpf_core_field_offset(struct super_block, s_list);
+		next_superblock = sb ? first_superblock : NULL;
+	}
+	__builtin_memset(&found, 0, sizeof(found));
+	found.via = VIA_LIST;
+	for (int i = 0; i < SUPERBLOCKS && next_superblock; i++) {
+		sb = (void *)next_superblock - bpf_core_field_offset(struct super_block, s_list);
+		superblock(ctx->meta->seq, sb);
+		next_superblock = READ(next_superblock, next);
+		if (next_superblock == first_superblock)
+			next_superblock = NULL;
+	}
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual MIT/GPL";

@@ -1,0 +1,143 @@
+package holders
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/modtrace/modtrace/unload"
+)
+
+// advice says what to do, in order, for a module to become free.
+func advice(w unload.Why) []string {
+	list := []string{}
+	switch w.Reason {
+	case unload.ReasonBuiltIn:
+		return append(list, "it is part of the kernel's image: only another kernel is without it")
+	case unload.ReasonNoExit:
+		return append(list, "it has no exit function: only a reboot removes it")
+	case unload.ReasonNoUnload:
+		return append(list, "this kernel is built without CONFIG_MODULE_UNLOAD: only a reboot removes it")
+	case unload.ReasonModulesDisabled:
+		return append(list, "kernel.modules_disabled is 1 until the next boot: only a reboot removes it")
+	case unload.ReasonLoading:
+		return append(list, "its init function has not returned yet: wait")
+	case unload.ReasonUnloading:
+		return append(list, "it is being unloaded: `modtrace stuck` says what that waits for")
+	case unload.ReasonNone:
+		return list
+	}
+	for _, h := range w.Holders {
+		if step := stepFor(h); step != "" && !slices.Contains(list, step) {
+			list = append(list, step)
+		}
+	}
+	if len(w.Dependents) > 0 {
+		list = append(list, "unload in this order: "+strings.Join(w.Plan, ", "))
+	}
+	return list
+}
+
+// stepFor is how to free what one holder holds.
+func stepFor(h unload.Holder) string {
+	switch h.Kind {
+	case unload.HolderFD, unload.HolderMmap, unload.HolderSocket, unload.HolderTTY:
+		return fmt.Sprintf("have process %d (%s) close %s, or end it", h.PID, h.Comm, h.Path)
+	case unload.HolderMount:
+		if h.Path == "" {
+			return ""
+		}
+		if own, err := namespaceOf("/proc/self", "mnt"); err == nil && own == h.MountNS {
+			return "umount " + quoted(h.Path)
+		}
+		return fmt.Sprintf("nsenter -t %d -m umount %s", h.PID, quoted(h.Path))
+	}
+	return ""
+}
+
+// quoted is a word as a shell takes it.
+func quoted(word string) string {
+	if !strings.ContainsAny(word, " \t\n'\"\\$&;|<>()*?[]~`!#") {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
+}
+
+// hazards are what would go wrong when a module that nobody holds is unloaded.
+func (r root) hazards(name string) []string {
+	list := []string{}
+	for _, i := range r.interfaces(name) {
+		list = append(list, fmt.Sprintf("interface %s, which is up, would go", i))
+	}
+	for _, d := range r.devices(name) {
+		list = append(list, fmt.Sprintf("device %s would lose its driver, and may have it loaded again", d))
+	}
+	for _, file := range r.loadsAtBoot(name) {
+		list = append(list, fmt.Sprintf("%s loads it again at the next boot", file))
+	}
+	return list
+}
+
+// interfaces are those that are up and whose device the module drives.
+func (r root) interfaces(name string) (up []string) {
+	links, err := filepath.Glob(r.path("sys/class/net/*/device/driver/module"))
+	if err != nil {
+		return nil
+	}
+	for _, l := range links {
+		if target, err := os.Readlink(l); err != nil || filepath.Base(target) != name {
+			continue
+		}
+		dir := strings.TrimSuffix(l, "/device/driver/module")
+		b, err := os.ReadFile(filepath.Join(dir, "flags"))
+		if err != nil {
+			continue
+		}
+		const isUp = 1 // include/uapi/linux/if.h, IFF_UP
+		if flags, err := strconv.ParseUint(strings.TrimSpace(string(b)), 0, 32); err == nil && flags&isUp != 0 {
+			up = append(up, filepath.Base(dir))
+		}
+	}
+	return up
+}
+
+// devices are those that the module's drivers are bound to and that can be found
+// by their kind, so that they may have it loaded again.
+func (r root) devices(name string) (bound []string) {
+	links, err := filepath.Glob(r.path("sys/module", name, "drivers/*/*/modalias"))
+	if err != nil {
+		return nil
+	}
+	for _, l := range links {
+		bound = append(bound, filepath.Base(filepath.Dir(l)))
+	}
+	return bound
+}
+
+// loadsAtBoot are the files that name the module to be loaded (modules-load.d(5),
+// modules(5)).
+func (r root) loadsAtBoot(name string) (files []string) {
+	for _, pattern := range []string{"etc/modules", "etc/modules-load.d/*.conf", "run/modules-load.d/*.conf", "usr/lib/modules-load.d/*.conf"} {
+		found, err := filepath.Glob(r.path(pattern))
+		if err != nil {
+			continue
+		}
+		for _, file := range found {
+			b, err := os.ReadFile(file)
+			if err != nil {
+				continue
+			}
+			for line := range strings.Lines(string(b)) {
+				f := strings.Fields(line)
+				if len(f) > 0 && strings.ReplaceAll(f[0], "-", "_") == name {
+					files = append(files, file)
+					break
+				}
+			}
+		}
+	}
+	return files
+}

@@ -1,0 +1,160 @@
+package holders
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/modtrace/modtrace/object"
+	"github.com/modtrace/modtrace/unload"
+)
+
+// Finder finds holders, as often as it is asked.
+type Finder struct {
+	root
+	kernel *kernel
+	// Unable says why the kernel cannot be looked into; nil when it can. Without,
+	// only what the kernel tells everybody is known: dependents and the count.
+	Unable *object.Unable
+}
+
+// Open prepares to look. btf, if not "", is a file with the kernel's types. Where
+// the machine does not permit to look into the kernel, the finder says so in
+// Unable.
+func Open(btf string) (*Finder, error) {
+	f := &Finder{}
+	var err error
+	if f.kernel, err = openKernel(btf); err != nil {
+		f.kernel = nil
+		if !errors.As(err, &f.Unable) {
+			return nil, err
+		}
+	}
+	return f, nil
+}
+
+// Close frees what looking needs.
+func (f *Finder) Close() error {
+	if f.kernel == nil {
+		return nil
+	}
+	return f.kernel.close()
+}
+
+// looks is how often to look for a moment at which nothing changes.
+const looks = 3
+
+// Why says who holds each of some modules, named as users name them. The error says
+// that a word is no module's name, or that looking failed.
+func (f *Finder) Why(words []string) ([]unload.Why, error) {
+	var names []string
+	for _, word := range words {
+		name, err := nameOf(word)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	var list []unload.Why
+	for range looks {
+		var steady bool
+		var err error
+		if list, steady, err = f.look(names); err != nil || steady {
+			return list, err
+		}
+	}
+	for i := range list {
+		list[i].Missing = append(list[i].Missing, "the state changed under the look, each time")
+	}
+	return list, nil
+}
+
+// look looks once. steady says that nothing changed meanwhile.
+func (f *Finder) look(names []string) (list []unload.Why, steady bool, err error) {
+	before, err := f.modules(names)
+	if err != nil {
+		return nil, false, err
+	}
+	a := newAccount(f.root, names)
+	steady = true
+	if f.kernel != nil {
+		found, whole, err := f.kernel.look(names)
+		if err != nil {
+			return nil, false, err
+		}
+		steady = whole
+		a.add(found)
+	}
+	after, err := f.modules(names)
+	if err != nil {
+		return nil, false, err
+	}
+	for i, m := range after {
+		steady = steady && m.refcount == before[i].refcount && m.state == before[i].state && slices.Equal(m.users, before[i].users)
+		w, err := f.why(m, a.of(i))
+		if err != nil {
+			return nil, false, err
+		}
+		steady = steady && w.Unexplained >= 0
+		list = append(list, w)
+	}
+	return list, steady && !a.gone, nil
+}
+
+func (f *Finder) modules(names []string) ([]module, error) {
+	var list []module
+	for _, name := range names {
+		m, err := f.module(name)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, m)
+	}
+	return list, nil
+}
+
+// why joins what is known of a module.
+func (f *Finder) why(m module, found []unload.Holder) (unload.Why, error) {
+	w := unload.Why{
+		Type: unload.TypeWhy, Module: m.name, Time: time.Now().UTC(), State: m.state, Refcount: m.refcount,
+		Holders: []unload.Holder{}, Dependents: []string{}, Plan: []string{}, Similar: []string{},
+	}
+	w.Reason, w.Missing = f.refusal(m)
+	w.Unloadable = w.Reason == unload.ReasonNone
+	if w.Reason == unload.ReasonNotFound {
+		w.Similar = f.missing(m.name)
+		return w, nil
+	}
+	for _, user := range m.users {
+		w.Holders = append(w.Holders, unload.Holder{Kind: unload.HolderModule, Refs: 1, Module: user, FD: -1, Confidence: unload.ByRelation})
+	}
+	w.Holders = append(w.Holders, found...)
+	for _, h := range w.Holders {
+		w.Explained += h.Refs
+	}
+	w.Unexplained = w.Refcount - w.Explained
+	if m.state != builtIn {
+		order, err := f.order(m.name)
+		if err != nil {
+			return w, err
+		}
+		w.Plan, w.Dependents = order, order[:len(order)-1]
+	}
+	switch {
+	case f.Unable != nil:
+		w.Missing = append(w.Missing, fmt.Sprintf("everything but modules: %s; %s", f.Unable.What, f.Unable.Remedy))
+	case w.Unexplained != 0:
+		w.Missing = append(w.Missing, f.kernel.lacks...)
+	}
+	if w.Unexplained < 0 {
+		w.Missing = append(w.Missing, "more was found than the kernel counts")
+	}
+	if w.Unloadable {
+		w.Hazards = f.hazards(m.name)
+	}
+	w.Advice = advice(w)
+	return w, nil
+}

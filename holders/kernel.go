@@ -1,0 +1,144 @@
+package holders
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/cilium/ebpf/link"
+
+	"github.com/modtrace/modtrace/bpf"
+	"github.com/modtrace/modtrace/object"
+)
+
+// kernel looks for references inside the kernel.
+type kernel struct {
+	object                       *object.Object
+	files, mappings, superblocks *link.Iter
+	lacks                        []string // in words, what this kernel does not show
+}
+
+// openKernel loads the programs that look. The error is an [*object.Unable] when
+// the machine is at fault.
+func openKernel(btfFile string) (*kernel, error) {
+	if err := object.Preflight(btfFile); err != nil {
+		return nil, err
+	}
+	spec, err := bpf.LoadHolders()
+	if err != nil {
+		return nil, fmt.Errorf("reading the BPF object: %w", err)
+	}
+	k := &kernel{}
+	if k.object, err = object.Open(spec, btfFile); err != nil {
+		return nil, err
+	}
+	if err := spec.Variables[bpf.HoldersVarCanProbe].Set(k.object.CanProbe); err != nil {
+		return nil, fmt.Errorf("setting can_probe: %w", err)
+	}
+	if err := k.object.CreateMaps(); err != nil {
+		return nil, err
+	}
+	if k.files, err = k.object.Iterate(bpf.HoldersProgFiles, "task_file"); err != nil {
+		return nil, errors.Join(object.Explain("looking through open files", err), k.close())
+	}
+	// Since 5.12.
+	if k.mappings, err = k.object.Iterate(bpf.HoldersProgMappings, "task_vma"); err != nil {
+		k.lacks = append(k.lacks, "files that are mapped and not open: "+object.Shortly(err))
+	}
+	if !k.object.CanProbe {
+		k.lacks = append(k.lacks, "sockets, terminals, disks and mounts: the kernel is locked down (confidentiality)")
+	} else if k.superblocks, err = k.object.Iterate(bpf.HoldersProgSuperblocks, "task"); err != nil {
+		k.lacks = append(k.lacks, "mounts: "+object.Shortly(err))
+	}
+	k.object.Forget()
+	return k, nil
+}
+
+func (k *kernel) close() error { return k.object.Close() }
+
+// ask says which modules are looked for, by their place in the list.
+func (k *kernel) ask(names []string) error {
+	targets := k.object.Maps[bpf.HoldersMapTargets]
+	for i, name := range names {
+		var key [56]byte
+		copy(key[:len(key)-1], name)
+		if err := targets.Put(key, uint32(i)); err != nil {
+			return fmt.Errorf("asking for %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// forget ends an ask.
+func (k *kernel) forget(names []string) error {
+	var errs []error
+	for _, name := range names {
+		var key [56]byte
+		copy(key[:len(key)-1], name)
+		errs = append(errs, k.object.Maps[bpf.HoldersMapTargets].Delete(key))
+	}
+	return errors.Join(errs...)
+}
+
+// look gives all that holds the modules. whole is false when a list changed under
+// the look.
+func (k *kernel) look(names []string) (found []bpf.HoldersHolding, whole bool, err error) {
+	if err := k.ask(names); err != nil {
+		return nil, false, err
+	}
+	defer func() { err = errors.Join(err, k.forget(names)) }()
+	for _, it := range []*link.Iter{k.files, k.mappings} {
+		if it == nil {
+			continue
+		}
+		some, err := readAll(it)
+		if err != nil {
+			return nil, false, err
+		}
+		found = append(found, some...)
+	}
+	mounted, whole, err := k.lookForMounts()
+	return append(found, mounted...), whole, err
+}
+
+// lookForMounts follows the list of superblocks. whole is false when it did not
+// come to its end, since it changed.
+func (k *kernel) lookForMounts() (found []bpf.HoldersHolding, whole bool, err error) {
+	if k.superblocks == nil {
+		return nil, true, nil
+	}
+	if err := k.object.Vars[bpf.HoldersVarFirstSuperblock].Set(uint64(0)); err != nil {
+		return nil, false, fmt.Errorf("looking for mounts: %w", err)
+	}
+	const most = 100 // as often as it is gone over the tasks
+	for range most {
+		some, err := readAll(k.superblocks)
+		if err != nil {
+			return nil, false, err
+		}
+		found = append(found, some...)
+		var next uint64
+		if err := k.object.Vars[bpf.HoldersVarNextSuperblock].Get(&next); err != nil || next == 0 {
+			return found, err == nil, err
+		}
+	}
+	return found, false, nil
+}
+
+func readAll(it *link.Iter) (_ []bpf.HoldersHolding, err error) {
+	r, err := it.Open()
+	if err != nil {
+		return nil, fmt.Errorf("looking for holders: %w", err)
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	raw, err := io.ReadAll(r)
+	if err != nil {
+		return nil, fmt.Errorf("looking for holders: %w", err)
+	}
+	all := make([]bpf.HoldersHolding, len(raw)/binary.Size(bpf.HoldersHolding{}))
+	if _, err = binary.Decode(raw, binary.NativeEndian, all); err != nil {
+		return nil, fmt.Errorf("looking for holders: %w", err)
+	}
+	return all, nil
+}

@@ -1,0 +1,73 @@
+package holders
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"regexp"
+	"strings"
+)
+
+// errGone says that what was found is not there any more.
+var errGone = errors.New("gone meanwhile")
+
+// pathOf is what a descriptor leads to. A thread may have descriptors of its own.
+func (r root) pathOf(pid, tid, descriptor int) (string, error) {
+	path, err := os.Readlink(r.path("proc", fmt.Sprint(pid), "task", fmt.Sprint(tid), "fd", fmt.Sprint(descriptor)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", errGone
+	}
+	return path, err
+}
+
+// mappedAt is what lies at an address of a process (proc(5), /proc/PID/maps).
+func (r root) mappedAt(pid int, address uint64) (string, error) {
+	b, err := os.ReadFile(r.path("proc", fmt.Sprint(pid), "maps"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", errGone
+	}
+	if err != nil {
+		return "", err
+	}
+	begins := fmt.Sprintf("%08x-", address)
+	for line := range strings.Lines(string(b)) {
+		if strings.HasPrefix(line, begins) {
+			if f := strings.SplitN(strings.TrimSpace(line), " ", 6); len(f) == 6 {
+				return strings.TrimSpace(f[5]), nil
+			}
+		}
+	}
+	return "", errGone
+}
+
+// cgroupOf is the path of a process's cgroup in the unified hierarchy, "" if it has
+// none.
+func (r root) cgroupOf(pid int) string {
+	b, err := os.ReadFile(r.path("proc", fmt.Sprint(pid), "cgroup"))
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(b)) {
+		if path, ok := strings.CutPrefix(line, "0::"); ok {
+			return strings.TrimSpace(path)
+		}
+	}
+	return ""
+}
+
+// container is the number by which engines call theirs in the names of cgroups:
+// docker-ID.scope, cri-containerd-ID.scope, /docker/ID, libpod-ID.scope, lxc.payload.NAME.
+var (
+	containerID   = regexp.MustCompile(`(?:^|[/-])([0-9a-f]{64})(?:\.scope)?(?:/|$)`)
+	containerName = regexp.MustCompile(`/(?:lxc\.payload\.|lxc/|machine\.slice/systemd-nspawn@)([^/]+?)(?:\.service)?(?:/|$)`)
+)
+
+func containerOf(cgroup string) string {
+	for _, pattern := range []*regexp.Regexp{containerID, containerName} {
+		if m := pattern.FindStringSubmatch(cgroup); m != nil {
+			return m[1]
+		}
+	}
+	return ""
+}

@@ -1,0 +1,357 @@
+package scenarios
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/modtrace/modtrace/test/lab/inguest"
+	"github.com/modtrace/modtrace/unload"
+)
+
+// why asks who holds modules.
+func why(t *testing.T, names ...string) (ran, []unload.Why) {
+	t.Helper()
+	r := run(t, append([]string{"why", "--json"}, names...)...)
+	var list []unload.Why
+	for lines := bufio.NewScanner(strings.NewReader(r.stdout)); lines.Scan(); {
+		var w unload.Why
+		decode(t, lines.Bytes(), &w)
+		list = append(list, w)
+	}
+	for _, w := range list {
+		accounted(t, w)
+	}
+	return r, list
+}
+
+// whyOne asks for one module.
+func whyOne(t *testing.T, name string) (ran, unload.Why) {
+	t.Helper()
+	r, list := why(t, name)
+	if len(list) != 1 {
+		t.Fatalf("%d answers, exit %d: %s", len(list), r.code, r.stderr)
+	}
+	return r, list[0]
+}
+
+// accounted checks that no reference is made up or forgotten.
+func accounted(t *testing.T, w unload.Why) {
+	t.Helper()
+	var sum int64
+	for _, h := range w.Holders {
+		sum += h.Refs
+	}
+	if w.Type != unload.TypeWhy || sum != w.Explained || w.Explained+w.Unexplained != w.Refcount {
+		t.Errorf("%s: holders have %d, explained %d, unexplained %d, count %d", w.Module, sum, w.Explained, w.Unexplained, w.Refcount)
+	}
+}
+
+// heldBy checks that a module is in use, with all references explained, and gives
+// the holders of one kind.
+func heldBy(t *testing.T, name string, kind unload.HolderKind, refs int64) []unload.Holder {
+	t.Helper()
+	r, w := whyOne(t, name)
+	if r.code != 10 || w.Unexplained != 0 || w.Unloadable || w.Refcount != refs {
+		t.Errorf("%s: exit %d, %+v\n%s", name, r.code, w, r.stderr)
+	}
+	var list []unload.Holder
+	for _, h := range w.Holders {
+		if h.Kind == kind {
+			list = append(list, h)
+		}
+	}
+	if len(list) == 0 {
+		t.Fatalf("%s: nobody of kind %s: %+v", name, kind, w)
+	}
+	return list
+}
+
+func open(t *testing.T, path string, flags int) *os.File {
+	t.Helper()
+	f, err := os.OpenFile(path, flags, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() }) // it may be closed already
+	return f
+}
+
+// TestWhyNot asks for modules that nobody holds, or that cannot be unloaded
+// whoever holds them.
+func TestWhyNot(t *testing.T) {
+	guest(t)
+	fixture(t, "empty")
+	removed(t, "empty")
+	fixture(t, "noexit")
+	for _, c := range []struct {
+		name   string
+		code   int
+		reason unload.Reason
+		module string
+	}{
+		{"empty", 0, unload.ReasonNone, "empty"},
+		{"/fixtures/empty.ko", 0, unload.ReasonNone, "empty"},
+		{"emtpy", 11, unload.ReasonNotFound, "emtpy"},
+		{"noexit", 12, unload.ReasonNoExit, "noexit"},
+		{"printk", 12, unload.ReasonBuiltIn, "printk"},
+	} {
+		r, w := whyOne(t, c.name)
+		if r.code != c.code || w.Reason != c.reason || w.Module != c.module || w.Unloadable != (c.code == 0) || len(w.Missing) != 0 {
+			t.Errorf("%s: exit %d, %+v\n%s", c.name, r.code, w, r.stderr)
+		}
+		if c.name == "emtpy" && !slices.Contains(w.Similar, "empty") {
+			t.Errorf("like emtpy are %q", w.Similar)
+		}
+	}
+	if r, list := why(t, "empty", "emtpy", "noexit"); r.code != 11 || len(list) != 3 {
+		t.Errorf("three at once: exit %d, %d answers", r.code, len(list))
+	}
+	for _, bad := range []string{"", "no such", "a\x01b", strings.Repeat("x", 300), ".."} {
+		oneMessage(t, run(t, "why", bad), 2, "is not a module's name")
+	}
+	many := make([]string, 200)
+	for i := range many {
+		many[i] = fmt.Sprintf("nosuch%d", i)
+	}
+	if r, list := why(t, many...); r.code != 11 || len(list) != 200 {
+		t.Errorf("200 at once: exit %d, %d answers", r.code, len(list))
+	}
+}
+
+// TestWhyChanging asks for modules that are coming or going.
+func TestWhyChanging(t *testing.T) {
+	guest(t)
+	go func() { _ = exec.Command("insmod", "/fixtures/slow.ko", "init_sleep_ms=1500").Run() }()
+	await(t, "slow to be loading", func() bool { _, err := os.Stat("/sys/module/slow/initstate"); return err == nil })
+	if r, w := whyOne(t, "slow"); r.code != 13 || w.State != "coming" || w.Reason != unload.ReasonLoading {
+		t.Errorf("loading: exit %d, %+v", r.code, w)
+	}
+	await(t, "slow to be loaded", func() bool { return strings.TrimSpace(readFile(t, "/sys/module/slow/initstate")) == "live" })
+	inguest.SetParam(t, "slow", "sleep_ms", "1500")
+	gone := make(chan error, 1)
+	go func() { gone <- unix.DeleteModule("slow", unix.O_NONBLOCK) }()
+	await(t, "slow to be going", func() bool { return strings.TrimSpace(readFile(t, "/sys/module/slow/initstate")) == "going" })
+	if r, w := whyOne(t, "slow"); r.code != 13 || w.Reason != unload.ReasonUnloading {
+		t.Errorf("unloading: exit %d, %+v", r.code, w)
+	}
+	if err := <-gone; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestWhyFile has a device open in the ways that there are: one file is one
+// reference, whoever shares it (S2).
+func TestWhyFile(t *testing.T) {
+	series := guest(t)
+	fixture(t, "busy")
+	removed(t, "busy")
+	f := open(t, "/dev/busy", os.O_RDWR)
+	second, err := unix.Dup(int(f.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := heldBy(t, "busy", unload.HolderFD, 1)[0]
+	if h.PID != os.Getpid() || h.FD != int(f.Fd()) && h.FD != second || h.Path != "/dev/busy" || !strings.Contains(h.Detail, "also as descriptor") {
+		t.Errorf("open twice: %+v", h)
+	}
+	child := exec.Command("sleep", "1000")
+	child.ExtraFiles = []*os.File{f}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var refs int64
+	pids := map[int]bool{}
+	for _, h := range heldBy(t, "busy", unload.HolderFD, 1) {
+		refs += h.Refs
+		pids[h.PID] = true
+	}
+	if refs != 1 || !pids[os.Getpid()] || !pids[child.Process.Pid] {
+		t.Errorf("shared with a child: %d references of %v", refs, pids)
+	}
+	_ = child.Process.Kill()
+	_ = child.Wait() // it was killed
+
+	mapped, err := unix.Mmap(int(f.Fd()), 0, os.Getpagesize(), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h := heldBy(t, "busy", unload.HolderFD, 1)[0]; strings.Contains(h.Detail, "mapped") == strings.HasSuffix(series, "-5.10") {
+		t.Errorf("open and mapped: %+v", h)
+	}
+	if err := unix.Close(second); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if strings.HasSuffix(series, "-5.10") { // no iterator over mappings before 5.12
+		if _, w := whyOne(t, "busy"); w.Unexplained != 1 || len(w.Missing) != 1 || !strings.Contains(w.Missing[0], "mapped") {
+			t.Errorf("only mapped: %+v", w)
+		}
+	} else if h := heldBy(t, "busy", unload.HolderMmap, 1)[0]; h.PID != os.Getpid() || h.Path != "/dev/busy" || h.FD != -1 {
+		t.Errorf("only mapped: %+v", h)
+	}
+	if err := unix.Munmap(mapped); err != nil {
+		t.Fatal(err)
+	}
+	if r, _ := whyOne(t, "busy"); r.code != 0 {
+		t.Errorf("closed: exit %d", r.code)
+	}
+}
+
+// TestWhyContainer finds a process from outside of its namespaces and cgroup,
+// without being told the device's node (S2).
+func TestWhyContainer(t *testing.T) {
+	guest(t)
+	fixture(t, "busy")
+	removed(t, "busy")
+	id := strings.Repeat("0123456789abcdef", 4)
+	group := "/sys/fs/cgroup/docker-" + id + ".scope"
+	if err := os.MkdirAll(group, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat("/dev/busy", &st); err != nil {
+		t.Fatal(err)
+	}
+	node := filepath.Join(t.TempDir(), "odd node")
+	if err := unix.Mknod(node, unix.S_IFCHR|0o600, int(st.Rdev)); err != nil {
+		t.Fatal(err)
+	}
+	dir := open(t, group, os.O_RDONLY)
+	child := exec.Command("sh", "-c", "exec 7<'"+node+"'; exec sleep 1000")
+	child.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET, UseCgroupFD: true, CgroupFD: int(dir.Fd()),
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = child.Process.Kill()
+		_ = child.Wait() // it was killed
+		await(t, "the cgroup to be empty", func() bool { return os.Remove(group) == nil })
+	})
+	await(t, "the node to be open", func() bool { return strings.TrimSpace(readFile(t, "/sys/module/busy/refcnt")) == "1" })
+	await(t, "the program to run", func() bool {
+		return strings.HasPrefix(readFile(t, fmt.Sprintf("/proc/%d/comm", child.Process.Pid)), "sleep")
+	})
+	h := heldBy(t, "busy", unload.HolderFD, 1)[0]
+	want := unload.Holder{
+		Kind: unload.HolderFD, Refs: 1, PID: child.Process.Pid, Comm: "sleep", Cgroup: "/docker-" + id + ".scope", Container: id,
+		FD: 7, Path: node, Stack: []string{}, Confidence: unload.ByOwner,
+	}
+	if fmt.Sprintf("%+v", h) != fmt.Sprintf("%+v", want) {
+		t.Errorf("got  %+v\nwant %+v", h, want)
+	}
+	table := run(t, "why", "busy").stdout
+	first, _, _ := strings.Cut(table, "\n")
+	if !strings.HasPrefix(first, fmt.Sprintf("busy is in use: 1 of 1 reference explained; process %d (sleep) holds", child.Process.Pid)) {
+		t.Errorf("the first line is %q", first)
+	}
+}
+
+// TestWhyModules is in use by modules, which are to be unloaded first (S4).
+func TestWhyModules(t *testing.T) {
+	guest(t)
+	fixture(t, "busy")
+	fixture(t, "user")
+	removed(t, "busy")
+	removed(t, "user")
+	h := heldBy(t, "busy", unload.HolderModule, 1)
+	_, w := whyOne(t, "busy")
+	if h[0].Module != "user" || w.Reason != unload.ReasonDependents || !slices.Equal(w.Dependents, []string{"user"}) || !slices.Equal(w.Plan, []string{"user", "busy"}) {
+		t.Errorf("%+v", w)
+	}
+}
+
+// TestWhyUnexplained holds a module from inside: nobody is blamed for that (S1, S6).
+func TestWhyUnexplained(t *testing.T) {
+	guest(t)
+	fixture(t, "leak")
+	removed(t, "leak")
+	for range 3 {
+		inguest.SetParam(t, "leak", "take", "1")
+	}
+	r, w := whyOne(t, "leak")
+	if r.code != 10 || w.Refcount != 3 || w.Unexplained != 3 || len(w.Holders) != 0 || w.Reason != unload.ReasonReferenced {
+		t.Errorf("exit %d, %+v", r.code, w)
+	}
+	for range 3 {
+		inguest.SetParam(t, "leak", "take", "0")
+	}
+	if r, _ := whyOne(t, "leak"); r.code != 0 {
+		t.Errorf("dropped: exit %d", r.code)
+	}
+}
+
+// TestWhyUnprivileged tells what it may and what it needs.
+func TestWhyUnprivileged(t *testing.T) {
+	guest(t)
+	fixture(t, "busy")
+	fixture(t, "user")
+	removed(t, "busy")
+	removed(t, "user")
+	open(t, "/dev/busy", os.O_RDWR)
+	cmd := command(t, "why", "--json", "busy")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	r := finish(t, cmd)
+	var w unload.Why
+	decode(t, []byte(r.stdout), &w)
+	accounted(t, w)
+	if r.code != 3 || w.Refcount != 2 || w.Explained != 1 || !slices.Equal(w.Dependents, []string{"user"}) || len(w.Missing) == 0 {
+		t.Errorf("exit %d, %+v", r.code, w)
+	}
+	if !strings.Contains(r.stderr, "CAP_BPF") {
+		t.Errorf("what is lacking is not said: %s", r.stderr)
+	}
+}
+
+// TestWhyChangesNothing asks over and over while a module is loaded and unloaded
+// and its device opened by processes that come and go: every unload has the result
+// that it would have had, and nobody is blamed who is gone (S0).
+func TestWhyChangesNothing(t *testing.T) {
+	guest(t)
+	stop := time.Now().Add(8 * time.Second)
+	asked := make(chan int)
+	go func() {
+		n := 0
+		for time.Now().Before(stop) {
+			r := run(t, "why", "--json", "busy", "empty")
+			if r.code != 0 && r.code != 10 && r.code != 11 && r.code != 13 || r.stderr != "" {
+				t.Errorf("exit %d: %s", r.code, r.stderr)
+			}
+			n++
+		}
+		asked <- n
+	}()
+	rounds := 0
+	for time.Now().Before(stop) {
+		fixture(t, "busy")
+		child := exec.Command("sh", "-c", "exec 7</dev/busy; exit 0")
+		if err := child.Run(); err != nil {
+			t.Errorf("opening: %v", err)
+		}
+		f := open(t, "/dev/busy", os.O_RDONLY)
+		if err := unix.DeleteModule("busy", unix.O_NONBLOCK); err != unix.EWOULDBLOCK {
+			t.Errorf("unloading while it is open: %v", err)
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := inguest.Unload("busy"); err != nil {
+			t.Errorf("unloading when it is closed: %v", err)
+		}
+		rounds++
+	}
+	t.Logf("%d rounds while it was asked %d times", rounds, <-asked)
+}
