@@ -49,18 +49,15 @@ struct holding {
 	__u64 object; // what is held, of which no two are alike at a time
 	__u64 file;   // the open file that leads to it
 	__u64 start;  // of a mapping
-	__u64 inode;
 	__u32 pid, tid;
 	__u32 descriptor;
 	__u32 target;
 	__u32 way;
 	__u32 via;
-	__u32 device; // the file system's, as the kernel packs it
-	__u32 number; // the device that a special file is for
+	__u32 device; // of a mounted file system, as the kernel packs it
 	__u32 family; // of a socket
 	__u32 type;
 	__u32 protocol;
-	__u32 pad;
 	__u8 comm[16];
 	__u8 name[32]; // of the protocol, the file system's type, the line discipline
 };
@@ -85,9 +82,6 @@ struct super_block;
 
 struct inode {
 	unsigned short i_mode;
-	unsigned int i_rdev;
-	unsigned long i_ino;
-	struct super_block *i_sb;
 	struct cdev *i_cdev;
 };
 
@@ -225,8 +219,19 @@ struct fs_struct {
 	struct path root;
 };
 
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+};
+
+struct files_struct {
+	struct fdtable *fdt;
+};
+
 struct task_struct___rooted {
 	struct fs_struct *fs;
+	struct files_struct *files;
+	struct task_struct___rooted *group_leader;
 };
 
 struct bpf_iter__task_file {
@@ -284,8 +289,6 @@ static __always_inline __u32 *owned(struct module *owner)
 
 	if (!owner)
 		return NULL;
-	if (can_probe)
-		return target(owner);
 	for (int i = 0; i < MODULE_NAME; i++) {
 		name[i] = owner->name[i];
 		if (!name[i])
@@ -448,27 +451,21 @@ static __always_inline void device(struct seq_file *seq, struct file *file, stru
 	terminal(seq, file, private);
 }
 
+// look looks at an open file, which may be closed meanwhile.
 static __always_inline void look(struct seq_file *seq, struct file *file)
 {
-	struct inode *inode = file->f_inode;
-	void *private = file->private_data;
+	struct file_operations *ops = (void *)READ(file, f_op);
+	struct inode *inode = READ(file, f_inode);
+	void *private = READ(file, private_data);
 	__u32 *module;
 
-	if (file->f_mode & FMODE_PATH) // which opens nothing
+	if (!ops || READ(file, f_mode) & FMODE_PATH) // which opens nothing
 		return;
 	found.file = (__u64)file;
-	if (inode) {
-		found.inode = inode->i_ino;
-		found.number = inode->i_rdev;
-		if (inode->i_sb)
-			found.device = inode->i_sb->s_dev;
-	}
-	module = file->f_op ? owned(file->f_op->owner) : NULL;
+	module = target(READ(ops, owner));
 	if (module)
 		tell(seq, WAY_FILE, file, module);
-	if (!can_probe || !inode)
-		return;
-	switch (inode->i_mode & S_IFMT) {
+	switch (READ(inode, i_mode) & S_IFMT) {
 	case S_IFSOCK:
 		socket(seq, private);
 		break;
@@ -483,6 +480,22 @@ static __always_inline void look(struct seq_file *seq, struct file *file)
 	}
 }
 
+// look_only looks at no more than can be seen in all modes of lockdown.
+static __always_inline void look_only(struct seq_file *seq, struct file *file)
+{
+	__u32 *module;
+
+	if (file->f_mode & FMODE_PATH || !file->f_op)
+		return;
+	found.file = (__u64)file;
+	module = owned(file->f_op->owner);
+	if (module)
+		tell(seq, WAY_FILE, file, module);
+}
+
+// files goes over all open files where there is nothing better: the kernel holds
+// each while it is looked at, so that one that is closed in this very moment stays
+// open until the reader has it all.
 SEC("iter/task_file")
 int files(struct bpf_iter__task_file *ctx)
 {
@@ -494,7 +507,69 @@ int files(struct bpf_iter__task_file *ctx)
 	note_task(task);
 	found.descriptor = ctx->fd;
 	found.via = VIA_DESCRIPTOR;
-	look(ctx->meta->seq, file);
+	if (can_probe)
+		look(ctx->meta->seq, file);
+	else
+		look_only(ctx->meta->seq, file);
+	return 0;
+}
+
+// How many descriptors of a task are looked at in one go, in which nothing else runs
+// on the processor. The reader goes over the tasks again for those above.
+#define DESCRIPTORS 4096
+
+// The first descriptor of this go, and whether a task has some above.
+__u32 from_descriptor;
+bool has_more;
+
+struct table {
+	struct seq_file *seq;
+	struct file **file;
+	__u32 from;
+};
+
+static long look_at(__u32 i, struct table *table)
+{
+	struct file *file = NULL;
+
+	bpf_probe_read_kernel(&file, sizeof(file), &table->file[table->from + i]);
+	if (!file)
+		return 0;
+	found.descriptor = table->from + i;
+	look(table->seq, file);
+	return 0;
+}
+
+// descriptors goes over all open files without holding any: it reads the tables of
+// descriptors as they are (include/linux/fdtable.h).
+SEC("iter/task")
+int descriptors(struct bpf_iter__task *ctx)
+{
+	struct table table = {.seq = ctx->meta->seq, .from = from_descriptor};
+	struct task_struct___rooted *task = (void *)ctx->task, *leader;
+	struct files_struct *files;
+	struct fdtable *fdt;
+	__u32 size;
+
+	if (!task)
+		return 0;
+	leader = READ(task, group_leader);
+	files = READ(task, files);
+	if (!files || (leader != task && READ(leader, files) == files))
+		return 0;
+	fdt = READ(files, fdt);
+	table.file = READ(fdt, fd);
+	size = READ(fdt, max_fds);
+	if (!table.file || size <= table.from)
+		return 0;
+	size -= table.from;
+	if (size > DESCRIPTORS) {
+		size = DESCRIPTORS;
+		has_more = true;
+	}
+	note_task((struct task_struct *)task);
+	found.via = VIA_DESCRIPTOR;
+	bpf_loop(size, look_at, &table, 0);
 	return 0;
 }
 
@@ -513,7 +588,10 @@ int mappings(struct bpf_iter__task_vma *ctx)
 	note_task(task);
 	found.start = vma->vm_start;
 	found.via = VIA_MAPPING;
-	look(ctx->meta->seq, file);
+	if (can_probe)
+		look(ctx->meta->seq, file);
+	else
+		look_only(ctx->meta->seq, file);
 	return 0;
 }
 

@@ -18,7 +18,6 @@ type HoldersHolding struct {
 	Object     uint64
 	File       uint64
 	Start      uint64
-	Inode      uint64
 	Pid        uint32
 	Tid        uint32
 	Descriptor uint32
@@ -26,11 +25,9 @@ type HoldersHolding struct {
 	Way        uint32
 	Via        uint32
 	Device     uint32
-	Number     uint32
 	Family     uint32
 	Type       uint32
 	Protocol   uint32
-	Pad        uint32
 	Comm       [16]uint8
 	Name       [32]uint8
 }
@@ -63,12 +60,15 @@ const (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	HoldersMapTargets         = "targets"
+	HoldersProgDescriptors    = "descriptors"
 	HoldersProgFiles          = "files"
 	HoldersProgMappings       = "mappings"
 	HoldersProgSuperblocks    = "superblocks"
 	HoldersVarCanProbe        = "can_probe"
 	HoldersVarFirstSuperblock = "first_superblock"
 	HoldersVarFound           = "found"
+	HoldersVarFromDescriptor  = "from_descriptor"
+	HoldersVarHasMore         = "has_more"
 	HoldersVarNextSuperblock  = "next_superblock"
 	HoldersVarUnusedVia       = "unused_via"
 	HoldersVarUnusedWay       = "unused_way"
@@ -116,6 +116,7 @@ type HoldersSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type HoldersProgramSpecs struct {
+	Descriptors *ebpf.ProgramSpec `ebpf:"descriptors"`
 	Files       *ebpf.ProgramSpec `ebpf:"files"`
 	Mappings    *ebpf.ProgramSpec `ebpf:"mappings"`
 	Superblocks *ebpf.ProgramSpec `ebpf:"superblocks"`
@@ -135,6 +136,8 @@ type HoldersVariableSpecs struct {
 	CanProbe        *ebpf.VariableSpec `ebpf:"can_probe"`
 	FirstSuperblock *ebpf.VariableSpec `ebpf:"first_superblock"`
 	Found           *ebpf.VariableSpec `ebpf:"found"`
+	FromDescriptor  *ebpf.VariableSpec `ebpf:"from_descriptor"`
+	HasMore         *ebpf.VariableSpec `ebpf:"has_more"`
 	NextSuperblock  *ebpf.VariableSpec `ebpf:"next_superblock"`
 	UnusedVia       *ebpf.VariableSpec `ebpf:"unused_via"`
 	UnusedWay       *ebpf.VariableSpec `ebpf:"unused_way"`
@@ -176,6 +179,8 @@ type HoldersVariables struct {
 	CanProbe        *ebpf.Variable `ebpf:"can_probe"`
 	FirstSuperblock *ebpf.Variable `ebpf:"first_superblock"`
 	Found           *ebpf.Variable `ebpf:"found"`
+	FromDescriptor  *ebpf.Variable `ebpf:"from_descriptor"`
+	HasMore         *ebpf.Variable `ebpf:"has_more"`
 	NextSuperblock  *ebpf.Variable `ebpf:"next_superblock"`
 	UnusedVia       *ebpf.Variable `ebpf:"unused_via"`
 	UnusedWay       *ebpf.Variable `ebpf:"unused_way"`
@@ -185,6 +190,7 @@ type HoldersVariables struct {
 //
 // It can be passed to LoadHoldersObjects or ebpf.CollectionSpec.LoadAndAssign.
 type HoldersPrograms struct {
+	Descriptors *ebpf.Program `ebpf:"descriptors"`
 	Files       *ebpf.Program `ebpf:"files"`
 	Mappings    *ebpf.Program `ebpf:"mappings"`
 	Superblocks *ebpf.Program `ebpf:"superblocks"`
@@ -192,6 +198,7 @@ type HoldersPrograms struct {
 
 func (p *HoldersPrograms) Close() error {
 	return _HoldersClose(
+		p.Descriptors,
 		p.Files,
 		p.Mappings,
 		p.Superblocks,

@@ -14,9 +14,12 @@ import (
 
 // kernel looks for references inside the kernel.
 type kernel struct {
-	object                       *object.Object
-	files, mappings, superblocks *link.Iter
-	lacks                        []string // in words, what this kernel does not show
+	object *object.Object
+	// descriptors goes over open files without holding any; files, which does, is for
+	// kernels that cannot (before 5.17) or do not permit that.
+	descriptors, files    *link.Iter
+	mappings, superblocks *link.Iter
+	lacks                 []string // in words, what this kernel does not show
 }
 
 // openKernel loads the programs that look. The error is an [*object.Unable] when
@@ -39,8 +42,13 @@ func openKernel(btfFile string) (*kernel, error) {
 	if err := k.object.CreateMaps(); err != nil {
 		return nil, err
 	}
-	if k.files, err = k.object.Iterate(bpf.HoldersProgFiles, "task_file"); err != nil {
-		return nil, errors.Join(object.Explain("looking through open files", err), k.close())
+	if k.object.CanProbe {
+		k.descriptors, _ = k.object.Iterate(bpf.HoldersProgDescriptors, "task") // there is another way
+	}
+	if k.descriptors == nil {
+		if k.files, err = k.object.Iterate(bpf.HoldersProgFiles, "task_file"); err != nil {
+			return nil, errors.Join(object.Explain("looking through open files", err), k.close())
+		}
 	}
 	// Since 5.12.
 	if k.mappings, err = k.object.Iterate(bpf.HoldersProgMappings, "task_vma"); err != nil {
@@ -88,18 +96,42 @@ func (k *kernel) look(names []string) (found []bpf.HoldersHolding, whole bool, e
 		return nil, false, err
 	}
 	defer func() { err = errors.Join(err, k.forget(names)) }()
-	for _, it := range []*link.Iter{k.files, k.mappings} {
-		if it == nil {
-			continue
-		}
-		some, err := readAll(it)
+	if found, err = k.lookThroughFiles(); err != nil {
+		return nil, false, err
+	}
+	if k.mappings != nil {
+		mapped, err := readAll(k.mappings)
 		if err != nil {
 			return nil, false, err
 		}
-		found = append(found, some...)
+		found = append(found, mapped...)
 	}
 	mounted, whole, err := k.lookForMounts()
 	return append(found, mounted...), whole, err
+}
+
+// lookThroughFiles goes over all open files, some thousand of each process at a
+// time.
+func (k *kernel) lookThroughFiles() (found []bpf.HoldersHolding, err error) {
+	if k.descriptors == nil {
+		return readAll(k.files)
+	}
+	const inOneGo = 4096 // DESCRIPTORS
+	from, more := k.object.Vars[bpf.HoldersVarFromDescriptor], k.object.Vars[bpf.HoldersVarHasMore]
+	for first, again := uint32(0), true; again; first += inOneGo {
+		if err := errors.Join(from.Set(first), more.Set(false)); err != nil {
+			return nil, fmt.Errorf("looking through files: %w", err)
+		}
+		some, err := readAll(k.descriptors)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, some...)
+		if err := more.Get(&again); err != nil {
+			return nil, fmt.Errorf("looking through files: %w", err)
+		}
+	}
+	return found, nil
 }
 
 // lookForMounts follows the list of superblocks. whole is false when it did not

@@ -29,6 +29,7 @@ func (o *Object) loadByNumber(c Candidate) (*ebpf.Program, error) {
 	if err != nil {
 		return nil, fmt.Errorf("linking %s: %w", c.Program, err)
 	}
+	defer code.close()
 	err = ErrNoTarget
 	for _, id := range o.types.numbers[c.Target()] {
 		var prog *ebpf.Program
@@ -47,9 +48,23 @@ var attachTypes = map[string]ebpf.AttachType{
 	Iterator: ebpf.AttachTraceIter,
 }
 
-// link brings the program's instructions into the form that the kernel takes:
-// fields relocated to the running kernel's offsets, maps by descriptor.
-func (o *Object) link(spec *ebpf.ProgramSpec) ([]byte, error) {
+// linked is a program in the form that the kernel takes. Only one that calls
+// functions by their addresses needs to say of what types they are.
+type linked struct {
+	code      []byte
+	functions []byte
+	types     *btf.Handle
+}
+
+func (l *linked) close() {
+	if l.types != nil {
+		_ = l.types.Close() // only read
+	}
+}
+
+// link brings the program's instructions into that form: fields relocated to the
+// running kernel's offsets, maps by descriptor.
+func (o *Object) link(spec *ebpf.ProgramSpec) (*linked, error) {
 	code := make(asm.Instructions, len(spec.Instructions))
 	copy(code, spec.Instructions)
 	var relocations []*btf.CORERelocation
@@ -75,9 +90,29 @@ func (o *Object) link(spec *ebpf.ProgramSpec) ([]byte, error) {
 			return nil, err
 		}
 	}
+	l := &linked{}
+	if len(code.FunctionReferences()) > 0 {
+		if err := l.describe(code); err != nil {
+			return nil, err
+		}
+	}
 	var b bytes.Buffer
-	err = code.Marshal(&b, spec.ByteOrder)
-	return b.Bytes(), err
+	if err := code.Marshal(&b, spec.ByteOrder); err != nil {
+		l.close()
+		return nil, err
+	}
+	l.code = b.Bytes()
+	return l, nil
+}
+
+// describe tells the kernel of what types the program's functions are.
+func (l *linked) describe(code asm.Instructions) (err error) {
+	var types btf.Builder
+	if l.functions, _, err = btf.MarshalExtInfos(code, &types); err != nil {
+		return err
+	}
+	l.types, err = btf.NewHandle(&types)
+	return err
 }
 
 // programAttributes is the part of union bpf_attr for BPF_PROG_LOAD that is
@@ -93,20 +128,24 @@ type programAttributes struct {
 	name         [unix.BPF_OBJ_NAME_LEN]byte
 	device       uint32
 	attachType   uint32
-	btf          [9]uint32 // the program's own types: none
-	attachTo     uint32    // number of the type to attach to, in the kernel's
+	types        uint32 // a descriptor of the program's own, 0: none
+	functionSize uint32 // of each record of the next
+	functions    unsafe.Pointer
+	functionsLen uint32 // in records
+	lines        [4]uint32
+	attachTo     uint32 // number of the type to attach to, in the kernel's
 	_            uint32
 }
 
-func loadProgram(name, license string, code []byte, at ebpf.AttachType, to btf.TypeID) (*ebpf.Program, error) {
+func loadProgram(name, license string, program *linked, at ebpf.AttachType, to btf.TypeID) (*ebpf.Program, error) {
 	text, err := unix.BytePtrFromString(license)
 	if err != nil {
 		return nil, err
 	}
 	attr := programAttributes{
 		programType:  unix.BPF_PROG_TYPE_TRACING,
-		instructions: uint32(len(code) / asm.InstructionSize),
-		code:         unsafe.Pointer(&code[0]),
+		instructions: uint32(len(program.code) / asm.InstructionSize),
+		code:         unsafe.Pointer(&program.code[0]),
 		license:      unsafe.Pointer(text),
 		attachType:   uint32(at),
 		attachTo:     uint32(to),
@@ -114,6 +153,11 @@ func loadProgram(name, license string, code []byte, at ebpf.AttachType, to btf.T
 	copy(attr.name[:len(attr.name)-1], name)
 	var pin runtime.Pinner
 	defer pin.Unpin()
+	if program.types != nil {
+		attr.types, attr.functionSize = uint32(program.types.FD()), btf.FuncInfoSize
+		attr.functions, attr.functionsLen = unsafe.Pointer(&program.functions[0]), uint32(len(program.functions))/btf.FuncInfoSize
+		pin.Pin(attr.functions)
+	}
 	pin.Pin(attr.code)
 	pin.Pin(attr.license)
 	var fd uintptr

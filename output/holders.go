@@ -16,7 +16,7 @@ func (t *table) Why(w unload.Why) error {
 	for _, m := range w.Missing {
 		lines = append(lines, t.sentence(red, "not looked at: "+t.clean(m))...)
 	}
-	holders, err := t.holders(w)
+	holders, err := t.holders(w.Holders, w.Unexplained, "taken inside the kernel, by whom is not known")
 	if err != nil {
 		return err
 	}
@@ -130,11 +130,23 @@ func byProcess(list []unload.Holder) []unload.Holder {
 	return sorted
 }
 
-// holders lays out who holds what, and what is not known.
-func (s screen) holders(w unload.Why) ([]string, error) {
+// refusedFor lays out who held a module that was refused for that.
+func (s screen) refusedFor(u unload.Unload) ([]string, error) {
+	if !u.HoldersKnown {
+		return nil, nil
+	}
+	left := u.Refcount.Before
+	for _, h := range u.Holders {
+		left -= h.Refs
+	}
+	return s.holders(u.Holders, max(left, 0), "taken inside the kernel, or let go of since")
+}
+
+// holders lays out who holds what, and how much is not explained.
+func (s screen) holders(list []unload.Holder, unexplained int64, why string) ([]string, error) {
 	var rows []row
 	last := 0
-	for _, h := range byProcess(w.Holders) {
+	for _, h := range byProcess(list) {
 		who, what := s.holder(h), s.what(h)
 		if h.PID != 0 && h.PID == last {
 			who = ""
@@ -144,8 +156,8 @@ func (s screen) holders(w unload.Why) ([]string, error) {
 		last = h.PID
 		rows = append(rows, row{[]string{strconv.FormatInt(h.Refs, 10), who, what}, plain})
 	}
-	if w.Unexplained != 0 {
-		rows = append(rows, row{[]string{strconv.FormatInt(w.Unexplained, 10), "unexplained", "taken inside the kernel, by whom is not known"}, red})
+	if unexplained != 0 {
+		rows = append(rows, row{[]string{strconv.FormatInt(unexplained, 10), "unexplained", why}, red})
 	}
 	if rows == nil {
 		return nil, nil

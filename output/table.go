@@ -82,7 +82,11 @@ func (t *table) Unload(u unload.Unload) error {
 	if err != nil {
 		return err
 	}
-	return t.print(slices.Concat(t.answer(u), t.unknowns(u), phases, t.tree(u), facts))
+	holders, err := t.refusedFor(u)
+	if err != nil {
+		return err
+	}
+	return t.print(slices.Concat(t.answer(u), t.unknowns(u), holders, phases, t.tree(u), facts))
 }
 
 // answer is the verdict, coloured by how it went.

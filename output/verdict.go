@@ -118,7 +118,7 @@ func (s screen) refusal(u unload.Unload) string {
 		}
 		why += " (the kernel was not asked)"
 	}
-	return verb + ": " + why
+	return verb + ": " + why + suffix("; ", s.firstHolders(u.Holders))
 }
 
 // caller names the program that asked.

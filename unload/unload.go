@@ -39,13 +39,17 @@ type Unload struct {
 	Refcount Refcount `json:"refcount"`
 	Phases   []Phase  `json:"phases"`
 
-	Notifiers  []Notifier  `json:"notifiers"`
-	Devices    []Device    `json:"devices"`
-	Holders    []Holder    `json:"holders"`
-	Dependents []string    `json:"dependents"`
-	References []Reference `json:"references"`
-	Convoy     []Waiter    `json:"convoy"` // longest wait first
-	Log        []LogLine   `json:"log"`
+	Notifiers []Notifier `json:"notifiers"`
+	Devices   []Device   `json:"devices"`
+	// Holders are those of a module that was refused for being in use, right after
+	// that. HoldersKnown says that they were looked for: not where refusals come too
+	// fast, nor in a recording.
+	Holders      []Holder    `json:"holders"`
+	HoldersKnown bool        `json:"holders_known"`
+	Dependents   []string    `json:"dependents"`
+	References   []Reference `json:"references"`
+	Convoy       []Waiter    `json:"convoy"` // longest wait first
+	Log          []LogLine   `json:"log"`
 	// Residue is what is left of a module that was unloaded, in words.
 	// ResidueKnown says that it was looked for: not in a recording, not where
 	// unloads come too fast, nor once the module is back.

@@ -25,6 +25,7 @@ type session struct {
 	tracer  *tracer.Tracer
 	reports []output.Report
 	files   []*os.File
+	holders explainer
 	slowest unload.Unload
 	// wants says whether a module's unloads are to be reported.
 	wants func(module string) bool
@@ -60,7 +61,7 @@ func interruptible() (ctx context.Context, caught func() os.Signal) {
 func (c *cli) open(ctx context.Context, o tracer.Options, wants func(module string) bool) (_ *session, err error) {
 	// A reader that goes away is reported by the write that fails.
 	signal.Ignore(syscall.SIGPIPE)
-	s := &session{cli: c, wants: wants}
+	s := &session{cli: c, wants: wants, holders: explainer{btf: c.btf}}
 	o.Stalled, o.Reloaded = s.stalled, s.reloaded
 	defer func() {
 		if err != nil {
@@ -255,6 +256,7 @@ func (s *session) unloaded(u unload.Unload) error {
 	if u.Result.OK {
 		s.gone.Add(1)
 	}
+	s.holders.explain(&u)
 	return s.each(func(r output.Report) error { return r.Unload(u) })
 }
 
@@ -306,7 +308,7 @@ func (s *session) verdict() error {
 }
 
 func (s *session) close() error {
-	return errors.Join(s.tracer.Close(), s.closeFiles())
+	return errors.Join(s.tracer.Close(), s.holders.close(), s.closeFiles())
 }
 
 func (s *session) closeFiles() error {
