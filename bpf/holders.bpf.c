@@ -37,6 +37,7 @@ enum way {
 	WAY_LINE,	// a terminal, by its line discipline (drivers/tty/tty_ldisc.c)
 	WAY_TERMINAL,	// a terminal, by its driver (drivers/tty/tty_io.c)
 	WAY_SUPERBLOCK, // a mounted file system, by its type (fs/super.c)
+	WAY_OPENERS,	// all openers of a disk or partition, by their number
 };
 
 enum via {
@@ -49,12 +50,15 @@ struct holding {
 	__u64 object; // what is held, of which no two are alike at a time
 	__u64 file;   // the open file that leads to it
 	__u64 start;  // of a mapping
+	__u64 disk;   // the disk or partition that is open
 	__u32 pid, tid;
 	__u32 descriptor;
 	__u32 target;
 	__u32 way;
 	__u32 via;
-	__u32 device; // of a mounted file system, as the kernel packs it
+	__u32 device; // of a mounted file system or a disk, as the kernel packs it
+	__u32 count;  // of openers
+	__u32 shared; // all openers share one reference
 	__u32 family; // of a socket
 	__u32 type;
 	__u32 protocol;
@@ -82,6 +86,7 @@ struct super_block;
 
 struct inode {
 	unsigned short i_mode;
+	struct list_head i_sb_list;
 	struct cdev *i_cdev;
 };
 
@@ -107,11 +112,17 @@ struct gendisk {
 
 struct block_device {
 	struct gendisk *bd_disk;
+	unsigned int bd_dev;
+	atomic_t bd_openers;
 };
 
-// Before 5.11.
+// Before 5.11, and before 6.0.
 struct block_device___old {
 	struct block_device *bd_contains;
+};
+
+struct block_device___counted {
+	int bd_openers;
 };
 
 // block/bdev.c; fs/block_dev.c before 5.16
@@ -197,6 +208,7 @@ struct file_system_type {
 
 struct super_block {
 	struct list_head s_list;
+	struct list_head s_inodes;
 	unsigned int s_dev;
 	struct file_system_type *s_type;
 	struct block_device *s_bdev;
@@ -414,19 +426,31 @@ static __always_inline void terminal(struct seq_file *seq, struct file *file,
 	}
 }
 
-// opener tells of somebody who has a disk open. Up to 5.10 all who do share one
-// reference (fs/block_dev.c, __blkdev_get).
-static __always_inline void opener(struct seq_file *seq, struct block_device *bdev, void *by)
+// driver gives the number of the module that drives a disk.
+static __always_inline __u32 *driver(struct block_device *bdev)
 {
 	struct gendisk *disk = READ(bdev, bd_disk);
 	struct block_device_operations *fops = (void *)READ(disk, fops);
-	__u32 *module = target(READ(fops, owner));
+
+	return target(READ(fops, owner));
+}
+
+// shares says that all who have a disk open share one reference: up to 5.10
+// (fs/block_dev.c, __blkdev_get).
+static __always_inline bool shares(void)
+{
+	return bpf_core_field_exists(struct block_device___old, bd_contains);
+}
+
+// opener tells of somebody who has a disk open.
+static __always_inline void opener(struct seq_file *seq, struct block_device *bdev, void *by)
+{
+	__u32 *module = driver(bdev);
 
 	if (!module)
 		return;
-	if (bpf_core_field_exists(struct block_device___old, bd_contains))
-		by = bdev;
-	tell(seq, WAY_DISK, by, module);
+	found.disk = (__u64)bdev;
+	tell(seq, WAY_DISK, shares() ? bdev : by, module);
 }
 
 static __always_inline void disk(struct seq_file *seq, struct file *file)
@@ -600,6 +624,10 @@ int mappings(struct bpf_iter__task_vma *ctx)
 // through.
 #define SUPERBLOCKS 8
 
+// Of the file system that all disks are files of (block/bdev.c, blockdev_mnt): where
+// on the list of its files to go on, and where that ends.
+struct list_head *next_disk, *last_disk;
+
 // Where on the list of superblocks the look began and is to go on, 0 at its end. The
 // reader sets the first to 0 to begin.
 struct list_head *first_superblock, *next_superblock;
@@ -611,6 +639,10 @@ static __always_inline void superblock(struct seq_file *seq, struct super_block 
 
 	found.device = READ(sb, s_dev);
 	bpf_probe_read_kernel_str(found.name, sizeof(found.name), READ(type, name));
+	if (*(__u32 *)found.name == *(__u32 *)"bdev" && !found.name[4] && !last_disk) {
+		last_disk = (void *)sb + bpf_core_field_offset(struct super_block, s_inodes);
+		next_disk = READ(last_disk, next);
+	}
 	if (module)
 		tell(seq, WAY_SUPERBLOCK, sb, module);
 	opener(seq, READ(sb, s_bdev), sb);
@@ -643,6 +675,50 @@ int superblocks(struct bpf_iter__task *ctx)
 		next_superblock = READ(next_superblock, next);
 		if (next_superblock == first_superblock)
 			next_superblock = NULL;
+	}
+	return 0;
+}
+
+static __always_inline __u32 openers(struct block_device *bdev)
+{
+	if (bpf_core_field_exists(struct block_device, bd_openers.counter))
+		return READ(bdev, bd_openers.counter);
+	return READ((struct block_device___counted *)bdev, bd_openers);
+}
+
+static __always_inline void disk_of(struct seq_file *seq, struct inode *inode)
+{
+	struct bdev_inode *file =
+		(void *)inode - bpf_core_field_offset(struct bdev_inode, vfs_inode);
+	struct block_device *bdev = &file->bdev;
+	__u32 *module = driver(bdev);
+
+	found.count = openers(bdev);
+	if (!module || !found.count)
+		return;
+	found.device = READ(bdev, bd_dev);
+	found.disk = (__u64)bdev;
+	found.shared = shares();
+	tell(seq, WAY_OPENERS, bdev, module);
+}
+
+// disks goes over all disks and partitions, as superblocks does; that one must have
+// found where they are listed.
+SEC("iter/task")
+int disks(struct bpf_iter__task *ctx)
+{
+	if (!ctx->task || !can_probe)
+		return 0;
+	__builtin_memset(&found, 0, sizeof(found));
+	found.via = VIA_LIST;
+	for (int i = 0; i < SUPERBLOCKS && next_disk; i++) {
+		if (next_disk == last_disk) {
+			next_disk = NULL;
+			break;
+		}
+		disk_of(ctx->meta->seq,
+			(void *)next_disk - bpf_core_field_offset(struct inode, i_sb_list));
+		next_disk = READ(next_disk, next);
 	}
 	return 0;
 }

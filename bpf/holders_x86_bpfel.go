@@ -18,6 +18,7 @@ type HoldersHolding struct {
 	Object     uint64
 	File       uint64
 	Start      uint64
+	Disk       uint64
 	Pid        uint32
 	Tid        uint32
 	Descriptor uint32
@@ -25,6 +26,8 @@ type HoldersHolding struct {
 	Way        uint32
 	Via        uint32
 	Device     uint32
+	Count      uint32
+	Shared     uint32
 	Family     uint32
 	Type       uint32
 	Protocol   uint32
@@ -53,6 +56,7 @@ const (
 	HoldersWayWAY_LINE       HoldersWay = 7
 	HoldersWayWAY_TERMINAL   HoldersWay = 8
 	HoldersWayWAY_SUPERBLOCK HoldersWay = 9
+	HoldersWayWAY_OPENERS    HoldersWay = 10
 )
 
 // Names of all BPF objects in the ELF.
@@ -61,6 +65,7 @@ const (
 const (
 	HoldersMapTargets         = "targets"
 	HoldersProgDescriptors    = "descriptors"
+	HoldersProgDisks          = "disks"
 	HoldersProgFiles          = "files"
 	HoldersProgMappings       = "mappings"
 	HoldersProgSuperblocks    = "superblocks"
@@ -69,6 +74,8 @@ const (
 	HoldersVarFound           = "found"
 	HoldersVarFromDescriptor  = "from_descriptor"
 	HoldersVarHasMore         = "has_more"
+	HoldersVarLastDisk        = "last_disk"
+	HoldersVarNextDisk        = "next_disk"
 	HoldersVarNextSuperblock  = "next_superblock"
 	HoldersVarUnusedVia       = "unused_via"
 	HoldersVarUnusedWay       = "unused_way"
@@ -117,6 +124,7 @@ type HoldersSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type HoldersProgramSpecs struct {
 	Descriptors *ebpf.ProgramSpec `ebpf:"descriptors"`
+	Disks       *ebpf.ProgramSpec `ebpf:"disks"`
 	Files       *ebpf.ProgramSpec `ebpf:"files"`
 	Mappings    *ebpf.ProgramSpec `ebpf:"mappings"`
 	Superblocks *ebpf.ProgramSpec `ebpf:"superblocks"`
@@ -138,6 +146,8 @@ type HoldersVariableSpecs struct {
 	Found           *ebpf.VariableSpec `ebpf:"found"`
 	FromDescriptor  *ebpf.VariableSpec `ebpf:"from_descriptor"`
 	HasMore         *ebpf.VariableSpec `ebpf:"has_more"`
+	LastDisk        *ebpf.VariableSpec `ebpf:"last_disk"`
+	NextDisk        *ebpf.VariableSpec `ebpf:"next_disk"`
 	NextSuperblock  *ebpf.VariableSpec `ebpf:"next_superblock"`
 	UnusedVia       *ebpf.VariableSpec `ebpf:"unused_via"`
 	UnusedWay       *ebpf.VariableSpec `ebpf:"unused_way"`
@@ -181,6 +191,8 @@ type HoldersVariables struct {
 	Found           *ebpf.Variable `ebpf:"found"`
 	FromDescriptor  *ebpf.Variable `ebpf:"from_descriptor"`
 	HasMore         *ebpf.Variable `ebpf:"has_more"`
+	LastDisk        *ebpf.Variable `ebpf:"last_disk"`
+	NextDisk        *ebpf.Variable `ebpf:"next_disk"`
 	NextSuperblock  *ebpf.Variable `ebpf:"next_superblock"`
 	UnusedVia       *ebpf.Variable `ebpf:"unused_via"`
 	UnusedWay       *ebpf.Variable `ebpf:"unused_way"`
@@ -191,6 +203,7 @@ type HoldersVariables struct {
 // It can be passed to LoadHoldersObjects or ebpf.CollectionSpec.LoadAndAssign.
 type HoldersPrograms struct {
 	Descriptors *ebpf.Program `ebpf:"descriptors"`
+	Disks       *ebpf.Program `ebpf:"disks"`
 	Files       *ebpf.Program `ebpf:"files"`
 	Mappings    *ebpf.Program `ebpf:"mappings"`
 	Superblocks *ebpf.Program `ebpf:"superblocks"`
@@ -199,6 +212,7 @@ type HoldersPrograms struct {
 func (p *HoldersPrograms) Close() error {
 	return _HoldersClose(
 		p.Descriptors,
+		p.Disks,
 		p.Files,
 		p.Mappings,
 		p.Superblocks,

@@ -21,7 +21,9 @@ type account struct {
 	byKey  map[holderKey]*holder
 	order  []*holder
 	mounts map[uint32][]mount
-	gone   bool // something was gone when it was looked at more closely
+	disks  []*bpf.HoldersHolding
+	opened map[uint64]int64 // references by openers that are known, by disk
+	gone   bool             // something was gone when it was looked at more closely
 }
 
 // reference is one that is held: an object, in one way.
@@ -47,21 +49,27 @@ type holder struct {
 }
 
 func newAccount(r root, names []string) *account {
-	return &account{root: r, names: names, taken: map[reference]bool{}, byKey: map[holderKey]*holder{}}
+	return &account{root: r, names: names, taken: map[reference]bool{}, byKey: map[holderKey]*holder{}, opened: map[uint64]int64{}}
 }
 
 // add takes what was found.
 func (a *account) add(found []bpf.HoldersHolding) {
 	devices := map[uint32]bool{}
 	for i := range found {
-		if bpf.HoldersVia(found[i].Via) == bpf.HoldersViaVIA_LIST {
+		if r := &found[i]; bpf.HoldersVia(r.Via) == bpf.HoldersViaVIA_LIST && bpf.HoldersWay(r.Way) != bpf.HoldersWayWAY_OPENERS {
 			devices[found[i].Device] = true
 		}
 	}
 	a.mounts = a.root.mounts(devices)
 	for i := range found {
-		a.one(&found[i])
+		if bpf.HoldersWay(found[i].Way) == bpf.HoldersWayWAY_OPENERS {
+			a.disks = append(a.disks, &found[i])
+		} else {
+			a.one(&found[i])
+		}
 	}
+	a.openers()
+	a.boundLoops()
 }
 
 // one takes one thing that was found.
@@ -87,6 +95,7 @@ func (a *account) one(r *bpf.HoldersHolding) {
 	if ref := (reference{r.Target, r.Way, r.Object}); !a.taken[ref] && !h.gone {
 		a.taken[ref] = true
 		h.Refs++
+		a.opened[r.Disk]++
 	}
 }
 

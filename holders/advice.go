@@ -46,6 +46,8 @@ func stepFor(h unload.Holder) string {
 	switch h.Kind {
 	case unload.HolderFD, unload.HolderMmap, unload.HolderSocket, unload.HolderTTY:
 		return fmt.Sprintf("have process %d (%s) close %s, or end it", h.PID, h.Comm, h.Path)
+	case unload.HolderSwap:
+		return "swapoff " + quoted(h.Path)
 	case unload.HolderMount:
 		if h.Path == "" {
 			return ""

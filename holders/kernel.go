@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 
 	"github.com/modtrace/modtrace/bpf"
@@ -17,9 +18,10 @@ type kernel struct {
 	object *object.Object
 	// descriptors goes over open files without holding any; files, which does, is for
 	// kernels that cannot (before 5.17) or do not permit that.
-	descriptors, files    *link.Iter
-	mappings, superblocks *link.Iter
-	lacks                 []string // in words, what this kernel does not show
+	descriptors, files *link.Iter
+	mappings           *link.Iter
+	superblocks, disks *link.Iter
+	lacks              []string // in words, what this kernel does not show
 }
 
 // openKernel loads the programs that look. The error is an [*object.Unable] when
@@ -58,6 +60,8 @@ func openKernel(btfFile string) (*kernel, error) {
 		k.lacks = append(k.lacks, "sockets, terminals, disks and mounts: the kernel is locked down (confidentiality)")
 	} else if k.superblocks, err = k.object.Iterate(bpf.HoldersProgSuperblocks, "task"); err != nil {
 		k.lacks = append(k.lacks, "mounts: "+object.Shortly(err))
+	} else if k.disks, err = k.object.Iterate(bpf.HoldersProgDisks, "task"); err != nil {
+		k.lacks = append(k.lacks, "who has disks open inside the kernel: "+object.Shortly(err))
 	}
 	k.object.Forget()
 	return k, nil
@@ -134,24 +138,36 @@ func (k *kernel) lookThroughFiles() (found []bpf.HoldersHolding, err error) {
 	return found, nil
 }
 
-// lookForMounts follows the list of superblocks. whole is false when it did not
-// come to its end, since it changed.
+// lookForMounts follows the list of superblocks, and that of disks, which it leads
+// to. whole is false when one was not followed to its end, since it changed.
 func (k *kernel) lookForMounts() (found []bpf.HoldersHolding, whole bool, err error) {
 	if k.superblocks == nil {
 		return nil, true, nil
 	}
-	if err := k.object.Vars[bpf.HoldersVarFirstSuperblock].Set(uint64(0)); err != nil {
+	vars := k.object.Vars
+	err = errors.Join(vars[bpf.HoldersVarFirstSuperblock].Set(uint64(0)), vars[bpf.HoldersVarLastDisk].Set(uint64(0)))
+	if err != nil {
 		return nil, false, fmt.Errorf("looking for mounts: %w", err)
 	}
-	const most = 100 // as often as it is gone over the tasks
+	found, whole, err = follow(k.superblocks, vars[bpf.HoldersVarNextSuperblock])
+	if err != nil || k.disks == nil {
+		return found, whole, err
+	}
+	disks, all, err := follow(k.disks, vars[bpf.HoldersVarNextDisk])
+	return append(found, disks...), whole && all, err
+}
+
+// follow has a list followed to its end, where next is 0.
+func follow(it *link.Iter, next *ebpf.Variable) (found []bpf.HoldersHolding, whole bool, err error) {
+	const most = 1000 // as often as it is gone over the tasks
 	for range most {
-		some, err := readAll(k.superblocks)
+		some, err := readAll(it)
 		if err != nil {
 			return nil, false, err
 		}
 		found = append(found, some...)
-		var next uint64
-		if err := k.object.Vars[bpf.HoldersVarNextSuperblock].Get(&next); err != nil || next == 0 {
+		var entry uint64
+		if err := next.Get(&entry); err != nil || entry == 0 {
 			return found, err == nil, err
 		}
 	}

@@ -3,6 +3,7 @@
 package matrix
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -33,6 +34,19 @@ func modules(k *lab.Kernel) []string {
 	return list
 }
 
+// heldModules are those that are brought into use and asked about. From 6.12 on,
+// Debian's kernels have fuse built in; those for arm64 lack n_hdlc.
+func heldModules(k *lab.Kernel) []string {
+	list := []string{"tcp_bbr", "ppp_generic", "vhost_net", "can_raw", "romfs"}
+	if k.Series.Arch != "arm64" {
+		list = append(list, "n_hdlc")
+	}
+	if strings.HasSuffix(k.Series.Name, "-5.10") || strings.HasSuffix(k.Series.Name, "-6.1") {
+		list = append(list, "fuse")
+	}
+	return list
+}
+
 const scenarios = "./test/scenarios"
 
 // TestScenarios runs every scenario on every kernel of the matrix.
@@ -49,15 +63,22 @@ func TestSpecialBoots(t *testing.T) {
 	boots := []struct {
 		what, test string
 		kernelArgs []string
+		modules    func(*lab.Kernel) []string
 	}{
-		{"lockdown", "TestLockedDown", []string{"lockdown=confidentiality"}},
-		{"modules_disabled", "TestModulesDisabled", nil},
+		{what: "lockdown", test: "TestLockedDown", kernelArgs: []string{"lockdown=confidentiality"}},
+		{what: "modules_disabled", test: "TestModulesDisabled"},
+		{what: "holders", test: "TestWhyInTree", modules: heldModules},
 	}
 	l.EachKernel(t, func(t *testing.T, k *lab.Kernel) {
 		for _, b := range boots {
 			t.Run(b.what, func(t *testing.T) {
 				m := machine(t, l, k)
 				m.KernelArgs = b.kernelArgs
+				if b.modules != nil {
+					if err := l.AddModules(t.Context(), m.Initrd, k, b.modules(k)...); err != nil {
+						t.Fatal(err)
+					}
+				}
 				m.Env = []string{"MODTRACE_SPECIAL=" + b.what}
 				m.Args = []string{"-test.run=^" + b.test + "$"}
 				l.RunTests(t, m, l.TestBinary(t, k, scenarios))

@@ -1,0 +1,217 @@
+package scenarios
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/modtrace/modtrace/unload"
+)
+
+// heldInTree is a module of the kernel's own, how it comes to be in use, and who is
+// to be found then.
+type heldInTree struct {
+	module string
+	loads  []string // modules to load, if not that one
+	use    func(t *testing.T)
+	refs   int64
+	kind   unload.HolderKind
+	path   string
+	detail string
+	// unexplained is how many references the kernel gives no way to find.
+	unexplained int64
+}
+
+func heldOnes() []heldInTree {
+	return []heldInTree{
+		{module: "tun", use: useTun, refs: 2, kind: unload.HolderFD, path: "/dev/net/tun", detail: "protocol tun"},
+		{module: "fuse", use: useFuse, refs: 2, kind: unload.HolderMount, path: "/tmp/fuse", detail: "fuse"},
+		{module: "tcp_bbr", use: useBBR, refs: 1, kind: unload.HolderSocket, path: "socket:", detail: "congestion control bbr"},
+		{module: "ppp_generic", use: opens("/dev/ppp"), refs: 2, kind: unload.HolderFD, path: "/dev/ppp"},
+		{module: "vhost_net", use: opens("/dev/vhost-net"), refs: 1, kind: unload.HolderFD, path: "/dev/vhost-net"},
+		{module: "can_raw", use: useSocket(unix.AF_CAN, unix.SOCK_RAW, unix.CAN_RAW), refs: 1, kind: unload.HolderSocket, path: "socket:", detail: "protocol CAN_RAW"},
+		{module: "n_hdlc", use: useLine, refs: 1, kind: unload.HolderTTY, path: "/dev/", detail: "line discipline hdlc"},
+		{module: "romfs", loads: []string{"loop", "romfs"}, use: useLoop, refs: 1, kind: unload.HolderMount, path: "/tmp/lab mount", detail: "romfs"},
+		{module: "loop", loads: []string{"loop", "romfs"}, use: useLoop, refs: 2, kind: unload.HolderMount, path: "/tmp/lab mount"},
+		{module: "zram", use: useSwap, refs: 1, kind: unload.HolderSwap, path: "/dev/zram0", detail: "swap"},
+	}
+}
+
+// TestWhyInTree holds modules of the kernel's own, and finds every holder by what
+// the kernel notes as its owner: nothing here is known by its name but to the test.
+func TestWhyInTree(t *testing.T) {
+	special(t, "holders")
+	for _, h := range heldOnes() {
+		t.Run(h.module, func(t *testing.T) {
+			loads := h.loads
+			if loads == nil {
+				loads = []string{h.module}
+			}
+			for _, name := range loads {
+				must(t, "modprobe", name)
+			}
+			if r, w := whyOne(t, h.module); w.State == "built_in" {
+				if r.code != 12 {
+					t.Errorf("it is built in: exit %d", r.code)
+				}
+				return
+			}
+			t.Cleanup(func() {
+				if out, err := exec.Command("modprobe", append([]string{"-r"}, loads...)...).CombinedOutput(); err != nil {
+					t.Errorf("unloading it afterwards: %v: %s", err, out)
+				}
+			})
+			h.use(t)
+			r, w := whyOne(t, h.module)
+			if r.code != 10 || w.Refcount != h.refs || w.Unexplained != h.unexplained {
+				t.Errorf("exit %d, %d references, %d unexplained, want %d and %d: %+v\n%s",
+					r.code, w.Refcount, w.Unexplained, h.refs, h.unexplained, w, r.stderr)
+			}
+			for _, found := range w.Holders {
+				if found.Kind == h.kind && strings.HasPrefix(found.Path, h.path) && strings.Contains(found.Detail, h.detail) && found.Refs > 0 {
+					return
+				}
+			}
+			t.Errorf("no %s at %s, %s: %+v", h.kind, h.path, h.detail, w.Holders)
+		})
+	}
+}
+
+// must runs a command that has to succeed.
+func must(t *testing.T, args ...string) {
+	t.Helper()
+	if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v: %s", args, err, out)
+	}
+}
+
+func opens(path string) func(*testing.T) {
+	return func(t *testing.T) { open(t, path, os.O_RDWR) }
+}
+
+func useTun(t *testing.T) {
+	f := open(t, "/dev/net/tun", os.O_RDWR)
+	request, err := unix.NewIfreq("labtun0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
+	if err := unix.IoctlIfreq(int(f.Fd()), unix.TUNSETIFF, request); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func useFuse(t *testing.T) {
+	f := open(t, "/dev/fuse", os.O_RDWR)
+	if err := os.MkdirAll("/tmp/fuse", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", f.Fd())
+	if err := unix.Mount("lab", "/tmp/fuse", "fuse", 0, options); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount("/tmp/fuse", unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// useLine puts the line discipline HDLC on a terminal.
+func useLine(t *testing.T) {
+	const hdlc = 13 // include/uapi/linux/tty.h, N_HDLC
+	f := open(t, "/dev/ptmx", os.O_RDWR|unix.O_NOCTTY)
+	if err := unix.IoctlSetPointerInt(int(f.Fd()), unix.TIOCSETD, hdlc); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func useSocket(family, kind, protocol int) func(*testing.T) {
+	return func(t *testing.T) {
+		t.Helper()
+		socket(t, family, kind, protocol)
+	}
+}
+
+func socket(t *testing.T, family, kind, protocol int) int {
+	t.Helper()
+	fd, err := unix.Socket(family, kind|unix.SOCK_CLOEXEC, protocol)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	return fd
+}
+
+func useBBR(t *testing.T) {
+	if err := unix.SetsockoptString(socket(t, unix.AF_INET, unix.SOCK_STREAM, 0), unix.IPPROTO_TCP, unix.TCP_CONGESTION, "bbr"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// romfs is an empty file system (Documentation/filesystems/romfs.rst).
+func romfs() []byte {
+	const size = 1024
+	image := make([]byte, size)
+	sum := func(from, to int) {
+		var total uint32
+		for i := from; i < to; i += 4 {
+			total += binary.BigEndian.Uint32(image[i:])
+		}
+		binary.BigEndian.PutUint32(image[from+12:], -total)
+	}
+	copy(image, "-rom1fs-")
+	binary.BigEndian.PutUint32(image[8:], size)
+	const root, directory, executable = 32, 1, 8
+	binary.BigEndian.PutUint32(image[root:], directory|executable)
+	binary.BigEndian.PutUint32(image[root+4:], root)
+	image[root+16] = '.'
+	sum(root, root+32)
+	sum(0, 512)
+	return image
+}
+
+// useLoop mounts an image in a mount namespace of its own.
+func useLoop(t *testing.T) {
+	image, node := filepath.Join(t.TempDir(), "image"), "/tmp/lab mount"
+	if err := os.WriteFile(image, romfs(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(node, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	must(t, "losetup", "/dev/loop0", image)
+	t.Cleanup(func() { must(t, "losetup", "-d", "/dev/loop0") })
+	child := exec.Command("sh", "-c", "mount -t romfs -o ro /dev/loop0 '"+node+"' && exec sleep 1000")
+	child.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}
+	child.Stderr = os.Stderr
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = child.Process.Kill()
+		_ = child.Wait() // it was killed
+	})
+	await(t, "the image to be mounted", func() bool {
+		return strings.Contains(readFile(t, fmt.Sprintf("/proc/%d/mountinfo", child.Process.Pid)), "romfs")
+	})
+	await(t, "the program to run", func() bool {
+		return strings.HasPrefix(readFile(t, fmt.Sprintf("/proc/%d/comm", child.Process.Pid)), "sleep")
+	})
+}
+
+func useSwap(t *testing.T) {
+	if err := os.WriteFile("/sys/block/zram0/disksize", []byte("16M"), 0); err != nil {
+		t.Fatal(err)
+	}
+	must(t, "mkswap", "/dev/zram0")
+	must(t, "swapon", "/dev/zram0")
+	t.Cleanup(func() { must(t, "swapoff", "/dev/zram0") })
+}
