@@ -391,3 +391,32 @@ func TestRefusalNamesHolders(t *testing.T) {
 		t.Errorf("%d refusals of %d, the first one's holders known: %v, %d events lost", len(r.unloads), tries, r.unloads[0].HoldersKnown, r.lost())
 	}
 }
+
+// TestWhyWaits waits for a module to become free, and watches it until it is.
+func TestWhyWaits(t *testing.T) {
+	guest(t)
+	fixture(t, "busy")
+	removed(t, "busy")
+	f := open(t, "/dev/busy", os.O_RDWR)
+	began := time.Now()
+	if r := run(t, "why", "--wait", "500ms", "busy"); r.code != 10 || time.Since(began) < 500*time.Millisecond {
+		t.Errorf("held all the time: exit %d after %v", r.code, time.Since(began))
+	}
+	time.AfterFunc(time.Second, func() { _ = f.Close() })
+	began = time.Now()
+	r := run(t, "why", "--wait", "20s", "busy")
+	if took := time.Since(began); r.code != 0 || took > 10*time.Second || !strings.HasPrefix(r.stdout, "busy can be unloaded now") {
+		t.Errorf("let go of: exit %d after %v:\n%s", r.code, took, r.stdout)
+	}
+	f = open(t, "/dev/busy", os.O_RDWR)
+	time.AfterFunc(2*time.Second, func() { _ = f.Close() })
+	r = run(t, "why", "--watch", "--json", "busy")
+	if n := strings.Count(r.stdout, "\n"); r.code != 0 || n != 2 {
+		t.Errorf("watched: exit %d, %d answers:\n%s", r.code, n, r.stdout)
+	}
+	began = time.Now()
+	if r := run(t, "why", "--wait", "20s", "nosuch"); r.code != 11 || time.Since(began) > 10*time.Second {
+		t.Errorf("not loaded: exit %d after %v", r.code, time.Since(began))
+	}
+	oneMessage(t, run(t, "why", "--wait", "1s", "--watch", "busy"), 2, "watch")
+}

@@ -21,6 +21,7 @@ show modprobe slow sleep_ms=120 work_ms=80 sync_rcu=3
 show modtrace run $COLOR -- rmmod slow || exit
 show modprobe user
 sleep 1000 </dev/busy &
+show modtrace why $COLOR busy
 show modtrace run $COLOR -- busybox rmmod busy
 kill $!
 `
