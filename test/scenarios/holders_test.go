@@ -2,6 +2,7 @@ package scenarios
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -419,4 +420,48 @@ func TestWhyWaits(t *testing.T) {
 		t.Errorf("not loaded: exit %d after %v", r.code, time.Since(began))
 	}
 	oneMessage(t, run(t, "why", "--wait", "1s", "--watch", "busy"), 2, "watch")
+}
+
+// TestWhyManyFiles looks through many open files: it takes little, in proportion to
+// their number, and no more memory.
+func TestWhyManyFiles(t *testing.T) {
+	guest(t)
+	fixture(t, "busy")
+	removed(t, "busy")
+	open(t, "/dev/busy", os.O_RDWR)
+	const most = 100_000
+	limit := unix.Rlimit{Cur: most + 1000, Max: most + 1000}
+	if err := errors.Join(os.WriteFile("/proc/sys/fs/nr_open", []byte("1048576"), 0), unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)); err != nil {
+		t.Fatal(err)
+	}
+	var cpu []time.Duration
+	var memory []int64
+	fds := make([]int, 0, most)
+	t.Cleanup(func() {
+		for _, fd := range fds {
+			_ = unix.Close(fd)
+		}
+	})
+	for _, count := range []int{1000, 10_000, most} {
+		for len(fds) < count {
+			fd, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			fds = append(fds, fd)
+		}
+		cmd := command(t, "why", "--json", "busy")
+		if r := finish(t, cmd); r.code != 10 {
+			t.Fatalf("exit %d: %s", r.code, r.stderr)
+		}
+		cpu = append(cpu, cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime())
+		memory = append(memory, cmd.ProcessState.SysUsage().(*syscall.Rusage).Maxrss)
+	}
+	t.Logf("1,000, 10,000 and 100,000 open files: %v of CPU, %v kB", cpu, memory)
+	if cpu[2] > time.Second {
+		t.Errorf("%v of CPU for 100,000 open files", cpu[2])
+	}
+	if memory[2] > memory[0]+memory[0]/10 {
+		t.Errorf("memory grows with the number of files: %v kB", memory)
+	}
 }
