@@ -47,6 +47,10 @@ func drawings(t testing.TB) []drawing {
 	for _, w := range helds() {
 		all = append(all, drawing{w.name, func(b *bytes.Buffer, o TableOptions) error { return NewTable(b, o).Why(w.Why) }})
 	}
+	inUse := refusal("EAGAIN", unload.ReasonReferenced, func(u *unload.Unload) {
+		u.Refcount.Before, u.Holders, u.HoldersKnown = 5, helds()[1].Holders, true
+	})
+	all = append(all, drawing{"refused-held", func(b *bytes.Buffer, o TableOptions) error { return NewTable(b, o).Unload(inUse) }})
 	plan := func(name string, hooks []unload.Hook) {
 		all = append(all, drawing{name, func(b *bytes.Buffer, o TableOptions) error { return Plan(b, hooks, o) }})
 	}

@@ -118,6 +118,11 @@ func TestJSONKeepsTheContract(t *testing.T) {
 			wait.cause wait.count wait.duration_ns wait.longest_ns wait.blocker wait.waker wait.stack`},
 		{"reload", encode(t, func(r Report) error { return r.Reload(unload.Reload{}) }), `
 			type module start after_ns loader.pid loader.comm loader.cmdline loader.ancestors`},
+		{"why", encode(t, func(r Report) error { return r.Why(unload.Why{Holders: []unload.Holder{{}}}) }), `
+			type module state refcount explained unexplained unloadable reason dependents plan hazards advice
+			holders.0.kind holders.0.refs holders.0.module holders.0.pid holders.0.comm holders.0.cgroup holders.0.container
+			holders.0.fd holders.0.path holders.0.mount_ns holders.0.detail holders.0.stack holders.0.confidence
+			similar missing time`},
 		{"trailer", encode(t, func(r Report) error { return r.Trailer(unload.Trailer{}) }), `
 			type records lost_events missed_probes incomplete ended`},
 	}

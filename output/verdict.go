@@ -118,8 +118,11 @@ func (s screen) refusal(u unload.Unload) string {
 		}
 		why += " (the kernel was not asked)"
 	}
-	return verb + ": " + why + suffix("; ", s.firstHolders(u.Holders))
+	return verb + ": " + why + suffix("; ", s.firstHolders(slices.DeleteFunc(slices.Clone(u.Holders), isModule)))
 }
+
+// isModule says that a holder is one of the dependents, which are named besides.
+func isModule(h unload.Holder) bool { return h.Kind == unload.HolderModule }
 
 // caller names the program that asked.
 func (s screen) caller(c unload.Caller) string {
