@@ -29,7 +29,9 @@ type session struct {
 	slowest unload.Unload
 	// wants says whether a module's unloads are to be reported.
 	wants func(module string) bool
-	err   error // of reporting a stall or a reload
+	asked map[string]bool // by run: modules of which an unload was reported
+	own   int64           // refusals that are told of besides those the kernel made
+	err   error           // of reporting a stall or a reload
 
 	told atomic.Int64 // unloads that were reported, or not wanted
 	gone atomic.Int64 // modules that were unloaded and have not come back
@@ -229,7 +231,8 @@ func (s *session) reloaded(l unload.Reload) {
 }
 
 // follow reports every unload that is wanted, until tracing has stopped.
-func (s *session) follow() error {
+// What is left to be said then, last does.
+func (s *session) follow(last func() error) error {
 	settle()
 	for u := range s.tracer.Unloads() {
 		if s.err != nil {
@@ -242,7 +245,7 @@ func (s *session) follow() error {
 		}
 		s.told.Add(1)
 	}
-	if err := s.tracer.Err(); err != nil {
+	if err := errors.Join(s.tracer.Err(), last()); err != nil {
 		return err
 	}
 	return s.trailer()
@@ -256,7 +259,14 @@ func (s *session) unloaded(u unload.Unload) error {
 	if u.Result.OK {
 		s.gone.Add(1)
 	}
+	if s.asked != nil {
+		s.asked[u.Module] = true
+	}
 	s.holders.explain(&u)
+	return s.report(u)
+}
+
+func (s *session) report(u unload.Unload) error {
 	return s.each(func(r output.Report) error { return r.Unload(u) })
 }
 
@@ -264,7 +274,7 @@ func (s *session) trailer() error {
 	stats := s.tracer.Stats()
 	t := unload.Trailer{
 		Type:         unload.TypeTrailer,
-		Records:      stats.Records,
+		Records:      stats.Records + s.own,
 		LostEvents:   stats.Lost,
 		MissedProbes: stats.Missed,
 		Incomplete:   stats.Incomplete,

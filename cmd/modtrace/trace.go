@@ -39,7 +39,7 @@ func (c *cli) trace(patterns []string) error {
 		return err
 	}
 	c.note("tracing; INT ends it")
-	err = s.follow()
+	err = s.follow(func() error { return nil })
 	if err := errors.Join(err, s.close()); err != nil {
 		return err
 	}

@@ -465,3 +465,45 @@ func TestWhyManyFiles(t *testing.T) {
 		t.Errorf("memory grows with the number of files: %v kB", memory)
 	}
 }
+
+// TestRefusedItself has rmmod and modprobe refuse without asking the kernel: they are
+// reported like the kernel's refusals, with the holders (S7).
+func TestRefusedItself(t *testing.T) {
+	guest(t)
+	fixture(t, "busy")
+	fixture(t, "user")
+	removed(t, "busy")
+	removed(t, "user")
+	open(t, "/dev/busy", os.O_RDWR)
+	for _, c := range []struct {
+		args   []string
+		reason unload.Reason
+		module string
+		count  int64
+	}{
+		{[]string{"rmmod", "busy"}, unload.ReasonDependents, "busy", 2},
+		{[]string{"modprobe", "-r", "busy"}, unload.ReasonDependents, "busy", 2},
+		{[]string{"rmmod", "user", "busy"}, unload.ReasonReferenced, "busy", 1},
+	} {
+		r := run(t, append([]string{"run", "--json", "--"}, c.args...)...)
+		if len(r.unloads) == 0 || r.code != 1 || r.trailer.Records != int64(len(r.unloads)) {
+			t.Errorf("%v: exit %d, %d reported: %s", c.args, r.code, len(r.unloads), r.stderr)
+			continue
+		}
+		u := r.unloads[len(r.unloads)-1]
+		var refs int64
+		for _, h := range u.Holders {
+			refs += h.Refs
+		}
+		if u.Module != c.module || u.Result.By != unload.ByUserspace || u.Result.Reason != c.reason || u.Refcount.Before != c.count || refs != c.count ||
+			!slices.Equal(u.Caller.Cmdline, c.args) || u.Caller.PID == 0 {
+			t.Errorf("%v: %+v", c.args, u)
+		}
+	}
+	if table := run(t, "run", "--", "rmmod", "busy").stdout; !strings.HasPrefix(oneLine(table), "busy refused by rmmod itself: 1 reference (the kernel was not asked); process") {
+		t.Errorf("the table begins otherwise:\n%s", table)
+	}
+	if r := run(t, "run", "--json", "--", "rmmod", "nosuch"); len(r.unloads) != 0 {
+		t.Errorf("a module that is not loaded: %+v", r.unloads)
+	}
+}
