@@ -24,6 +24,26 @@ struct {
 	__type(value, __u32);
 } targets SEC(".maps");
 
+// A trail leads from what a module keeps of an open file, or from its sockets, to
+// another module that is held for as long: what is at each offset is a pointer to go
+// on from. The reader finds the offsets in that module's types.
+#define TRAIL_STEPS 6
+
+struct trail {
+	__u32 steps;
+	__u32 offset[TRAIL_STEPS];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 64);
+	__type(key, char[MODULE_NAME]);
+	__type(value, struct trail);
+} trails SEC(".maps");
+
+// Whether there are any.
+bool has_trails;
+
 // way is by what a module is held: a reference is one object held in one way,
 // however many processes share that.
 enum way {
@@ -37,6 +57,7 @@ enum way {
 	WAY_LINE,	// a terminal, by its line discipline (drivers/tty/tty_ldisc.c)
 	WAY_TERMINAL,	// a terminal, by its driver (drivers/tty/tty_io.c)
 	WAY_SUPERBLOCK, // a mounted file system, by its type (fs/super.c)
+	WAY_TRAIL,	// something that another module keeps of an open file or socket
 	WAY_OPENERS,	// all openers of a disk or partition, by their number
 };
 
@@ -327,6 +348,33 @@ static __always_inline void note_task(struct task_struct *task)
 	__builtin_memcpy(found.comm, task->comm, sizeof(found.comm));
 }
 
+// follow follows the trail that begins at what a module keeps, if there is one.
+static __noinline int follow(struct seq_file *seq, struct module *owner, void *object, void *at)
+{
+	char name[MODULE_NAME] = {};
+	struct trail *trail;
+	__u32 *module;
+
+	if (!owner || !at)
+		return 0;
+	bpf_core_read_str(name, sizeof(name), &owner->name);
+	trail = bpf_map_lookup_elem(&trails, name);
+	if (!trail)
+		return 0;
+	for (__u32 i = 0; i < TRAIL_STEPS && i < trail->steps; i++) {
+		void *next = NULL;
+
+		bpf_probe_read_kernel(&next, sizeof(next), at + trail->offset[i]);
+		at = next;
+	}
+	module = target(at);
+	if (!module)
+		return 0;
+	__builtin_memcpy(found.name, name, sizeof(found.name) - 1);
+	tell(seq, WAY_TRAIL, object, module);
+	return 0;
+}
+
 static __always_inline void protocol(struct seq_file *seq, struct sock *sk)
 {
 	struct proto *prot = READ(sk, sk_prot_creator);
@@ -376,6 +424,8 @@ static __always_inline void socket(struct seq_file *seq, struct socket *sock)
 		tell(seq, WAY_SOCKET, sock, module);
 	if (!sk)
 		return;
+	if (has_trails)
+		follow(seq, READ(ops, owner), sock, sk);
 	protocol(seq, sk);
 	if ((found.family == AF_INET || found.family == AF_INET6) && found.type == SOCK_STREAM &&
 	    found.protocol == IPPROTO_TCP)
@@ -489,6 +539,8 @@ static __always_inline void look(struct seq_file *seq, struct file *file)
 	module = target(READ(ops, owner));
 	if (module)
 		tell(seq, WAY_FILE, file, module);
+	if (has_trails)
+		follow(seq, READ(ops, owner), file, private);
 	switch (READ(inode, i_mode) & S_IFMT) {
 	case S_IFSOCK:
 		socket(seq, private);

@@ -35,6 +35,12 @@ type HoldersHolding struct {
 	Name       [32]uint8
 }
 
+type HoldersTrail struct {
+	_      structs.HostLayout
+	Steps  uint32
+	Offset [6]uint32
+}
+
 type HoldersVia uint32
 
 const (
@@ -56,7 +62,8 @@ const (
 	HoldersWayWAY_LINE       HoldersWay = 7
 	HoldersWayWAY_TERMINAL   HoldersWay = 8
 	HoldersWayWAY_SUPERBLOCK HoldersWay = 9
-	HoldersWayWAY_OPENERS    HoldersWay = 10
+	HoldersWayWAY_TRAIL      HoldersWay = 10
+	HoldersWayWAY_OPENERS    HoldersWay = 11
 )
 
 // Names of all BPF objects in the ELF.
@@ -64,6 +71,7 @@ const (
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	HoldersMapTargets         = "targets"
+	HoldersMapTrails          = "trails"
 	HoldersProgDescriptors    = "descriptors"
 	HoldersProgDisks          = "disks"
 	HoldersProgFiles          = "files"
@@ -74,6 +82,7 @@ const (
 	HoldersVarFound           = "found"
 	HoldersVarFromDescriptor  = "from_descriptor"
 	HoldersVarHasMore         = "has_more"
+	HoldersVarHasTrails       = "has_trails"
 	HoldersVarLastDisk        = "last_disk"
 	HoldersVarNextDisk        = "next_disk"
 	HoldersVarNextSuperblock  = "next_superblock"
@@ -135,6 +144,7 @@ type HoldersProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type HoldersMapSpecs struct {
 	Targets *ebpf.MapSpec `ebpf:"targets"`
+	Trails  *ebpf.MapSpec `ebpf:"trails"`
 }
 
 // HoldersVariableSpecs contains global variables before they are loaded into the kernel.
@@ -146,6 +156,7 @@ type HoldersVariableSpecs struct {
 	Found           *ebpf.VariableSpec `ebpf:"found"`
 	FromDescriptor  *ebpf.VariableSpec `ebpf:"from_descriptor"`
 	HasMore         *ebpf.VariableSpec `ebpf:"has_more"`
+	HasTrails       *ebpf.VariableSpec `ebpf:"has_trails"`
 	LastDisk        *ebpf.VariableSpec `ebpf:"last_disk"`
 	NextDisk        *ebpf.VariableSpec `ebpf:"next_disk"`
 	NextSuperblock  *ebpf.VariableSpec `ebpf:"next_superblock"`
@@ -174,11 +185,13 @@ func (o *HoldersObjects) Close() error {
 // It can be passed to LoadHoldersObjects or ebpf.CollectionSpec.LoadAndAssign.
 type HoldersMaps struct {
 	Targets *ebpf.Map `ebpf:"targets"`
+	Trails  *ebpf.Map `ebpf:"trails"`
 }
 
 func (m *HoldersMaps) Close() error {
 	return _HoldersClose(
 		m.Targets,
+		m.Trails,
 	)
 }
 
@@ -191,6 +204,7 @@ type HoldersVariables struct {
 	Found           *ebpf.Variable `ebpf:"found"`
 	FromDescriptor  *ebpf.Variable `ebpf:"from_descriptor"`
 	HasMore         *ebpf.Variable `ebpf:"has_more"`
+	HasTrails       *ebpf.Variable `ebpf:"has_trails"`
 	LastDisk        *ebpf.Variable `ebpf:"last_disk"`
 	NextDisk        *ebpf.Variable `ebpf:"next_disk"`
 	NextSuperblock  *ebpf.Variable `ebpf:"next_superblock"`

@@ -143,6 +143,8 @@ func (a *account) describeMount(h *holder, r *bpf.HoldersHolding) {
 // kindOf is what kind of a holder something makes.
 func kindOf(r *bpf.HoldersHolding) unload.HolderKind {
 	switch way := bpf.HoldersWay(r.Way); {
+	case way == bpf.HoldersWayWAY_TRAIL:
+		return trailOf(unix.ByteSliceToString(r.Name[:])).kind
 	case bpf.HoldersVia(r.Via) == bpf.HoldersViaVIA_LIST:
 		return unload.HolderMount
 	case way == bpf.HoldersWayWAY_LINE || way == bpf.HoldersWayWAY_TERMINAL:
@@ -173,6 +175,8 @@ func factOf(r *bpf.HoldersHolding) string {
 		return "terminal of " + name
 	case bpf.HoldersWayWAY_SUPERBLOCK:
 		return name
+	case bpf.HoldersWayWAY_TRAIL:
+		return trailOf(name).fact
 	case bpf.HoldersWayWAY_DISK:
 		return "its disk"
 	}

@@ -44,7 +44,7 @@ func advice(w unload.Why) []string {
 // stepFor is how to free what one holder holds.
 func stepFor(h unload.Holder) string {
 	switch h.Kind {
-	case unload.HolderFD, unload.HolderMmap, unload.HolderSocket, unload.HolderTTY:
+	case unload.HolderFD, unload.HolderMmap, unload.HolderSocket, unload.HolderTTY, unload.HolderSound, unload.HolderCrypto:
 		return fmt.Sprintf("have process %d (%s) close %s, or end it", h.PID, h.Comm, h.Path)
 	case unload.HolderSwap:
 		return "swapoff " + quoted(h.Path)

@@ -13,7 +13,8 @@ import (
 // Finder finds holders, as often as it is asked.
 type Finder struct {
 	root
-	kernel *kernel
+	kernel  *kernel
+	trailed bool // the trails have been set
 	// Unable says why the kernel cannot be looked into; nil when it can. Without,
 	// only what the kernel tells everybody is known: dependents and the count.
 	Unable *object.Unable
@@ -62,7 +63,11 @@ func (f *Finder) Why(words []string) ([]unload.Why, error) {
 	for range looks {
 		var steady bool
 		var err error
-		if list, steady, err = f.look(names); err != nil || steady {
+		if list, steady, err = f.look(names); err != nil {
+			return nil, err
+		}
+		again, err := f.lookFurther(list)
+		if err != nil || steady && !again {
 			return list, err
 		}
 	}
@@ -70,6 +75,16 @@ func (f *Finder) Why(words []string) ([]unload.Why, error) {
 		list[i].Missing = append(list[i].Missing, "the state changed under the look, each time")
 	}
 	return list, nil
+}
+
+// lookFurther says whether to look again for what is only found with more effort.
+func (f *Finder) lookFurther(list []unload.Why) (again bool, err error) {
+	unexplained := func(w unload.Why) bool { return w.Unexplained > 0 }
+	if f.trailed || f.kernel == nil || !f.kernel.object.CanProbe || !slices.ContainsFunc(list, unexplained) {
+		return false, nil
+	}
+	f.trailed = true
+	return f.kernel.followTrails()
 }
 
 // look looks once. steady says that nothing changed meanwhile.

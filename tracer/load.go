@@ -251,5 +251,5 @@ func (l *loader) close() error {
 		errs = append(errs, l.symbols.Close())
 	}
 	l.links, l.programs, l.doubles = nil, nil, nil
-	return errors.Join(append(errs, l.Object.Close())...)
+	return errors.Join(append(errs, l.Close())...)
 }

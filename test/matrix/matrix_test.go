@@ -37,7 +37,7 @@ func modules(k *lab.Kernel) []string {
 // heldModules are those that are brought into use and asked about. From 6.12 on,
 // Debian's kernels have fuse built in; those for arm64 lack n_hdlc.
 func heldModules(k *lab.Kernel) []string {
-	list := []string{"tcp_bbr", "ppp_generic", "vhost_net", "can_raw", "romfs"}
+	list := []string{"tcp_bbr", "ppp_generic", "vhost_net", "can_raw", "romfs", "algif_hash"}
 	if k.Series.Arch != "arm64" {
 		list = append(list, "n_hdlc")
 	}
