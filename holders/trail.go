@@ -50,8 +50,10 @@ func trailOf(module string) trail {
 }
 
 // followTrails has the trails followed whose modules are loaded. That takes a while
-// to prepare, so it is left until something is not explained without.
-func (k *kernel) followTrails() (found bool, err error) {
+// to prepare, so it is left until something is not explained without. changed says
+// that there are any, or that there would be.
+func (k *kernel) followTrails() (changed bool, err error) {
+	before, found := len(k.lacks), false
 	for _, t := range trails() {
 		if _, err := os.Stat("/sys/module/" + t.module); err != nil {
 			continue
@@ -72,7 +74,7 @@ func (k *kernel) followTrails() (found bool, err error) {
 		}
 		found = true
 	}
-	return found, k.object.Vars[bpf.HoldersVarHasTrails].Set(found)
+	return found || len(k.lacks) > before, k.object.Vars[bpf.HoldersVarHasTrails].Set(found)
 }
 
 // resolve finds the offsets in the types of the module that is loaded.
