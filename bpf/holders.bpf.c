@@ -330,6 +330,10 @@ static __always_inline __u32 *owned(struct module *owner)
 	return bpf_map_lookup_elem(&targets, name);
 }
 
+// How many were sent for the task at hand: there is room for 256 (kernel/bpf/
+// bpf_iter.c, bpf_seq_read).
+__u32 sent;
+
 // tell sends that a module is held.
 static __always_inline void tell(struct seq_file *seq, enum way way, void *object,
 				 const __u32 *module)
@@ -338,6 +342,7 @@ static __always_inline void tell(struct seq_file *seq, enum way way, void *objec
 	found.object = (__u64)object;
 	found.target = *module;
 	bpf_seq_write(seq, &found, sizeof(found));
+	sent++;
 }
 
 static __always_inline void note_task(struct task_struct *task)
@@ -594,9 +599,14 @@ int files(struct bpf_iter__task_file *ctx)
 // on the processor. The reader goes over the tasks again for those above.
 #define DESCRIPTORS 4096
 
-// The first descriptor of this go, and whether a task has some above.
-__u32 from_descriptor;
-bool has_more;
+// The first descriptor of this go, and of the next: the lowest that was not looked
+// at, or NO_DESCRIPTOR.
+#define NO_DESCRIPTOR 0xffffffff
+__u32 from_descriptor, next_descriptor;
+
+// What is left of the room when no more descriptors of a task are looked at: for as
+// much as one can lead to.
+#define ENOUGH (256 - 16)
 
 struct table {
 	struct seq_file *seq;
@@ -608,6 +618,11 @@ static long look_at(__u32 i, struct table *table)
 {
 	struct file *file = NULL;
 
+	if (sent >= ENOUGH) {
+		if (table->from + i < next_descriptor)
+			next_descriptor = table->from + i;
+		return 1;
+	}
 	bpf_probe_read_kernel(&file, sizeof(file), &table->file[table->from + i]);
 	if (!file)
 		return 0;
@@ -641,10 +656,12 @@ int descriptors(struct bpf_iter__task *ctx)
 	size -= table.from;
 	if (size > DESCRIPTORS) {
 		size = DESCRIPTORS;
-		has_more = true;
+		if (table.from + size < next_descriptor)
+			next_descriptor = table.from + size;
 	}
 	note_task((struct task_struct *)task);
 	found.via = VIA_DESCRIPTOR;
+	sent = 0;
 	bpf_loop(size, look_at, &table, 0);
 	return 0;
 }

@@ -81,11 +81,12 @@ const (
 	HoldersVarFirstSuperblock = "first_superblock"
 	HoldersVarFound           = "found"
 	HoldersVarFromDescriptor  = "from_descriptor"
-	HoldersVarHasMore         = "has_more"
 	HoldersVarHasTrails       = "has_trails"
 	HoldersVarLastDisk        = "last_disk"
+	HoldersVarNextDescriptor  = "next_descriptor"
 	HoldersVarNextDisk        = "next_disk"
 	HoldersVarNextSuperblock  = "next_superblock"
+	HoldersVarSent            = "sent"
 	HoldersVarUnusedVia       = "unused_via"
 	HoldersVarUnusedWay       = "unused_way"
 )
@@ -155,11 +156,12 @@ type HoldersVariableSpecs struct {
 	FirstSuperblock *ebpf.VariableSpec `ebpf:"first_superblock"`
 	Found           *ebpf.VariableSpec `ebpf:"found"`
 	FromDescriptor  *ebpf.VariableSpec `ebpf:"from_descriptor"`
-	HasMore         *ebpf.VariableSpec `ebpf:"has_more"`
 	HasTrails       *ebpf.VariableSpec `ebpf:"has_trails"`
 	LastDisk        *ebpf.VariableSpec `ebpf:"last_disk"`
+	NextDescriptor  *ebpf.VariableSpec `ebpf:"next_descriptor"`
 	NextDisk        *ebpf.VariableSpec `ebpf:"next_disk"`
 	NextSuperblock  *ebpf.VariableSpec `ebpf:"next_superblock"`
+	Sent            *ebpf.VariableSpec `ebpf:"sent"`
 	UnusedVia       *ebpf.VariableSpec `ebpf:"unused_via"`
 	UnusedWay       *ebpf.VariableSpec `ebpf:"unused_way"`
 }
@@ -203,11 +205,12 @@ type HoldersVariables struct {
 	FirstSuperblock *ebpf.Variable `ebpf:"first_superblock"`
 	Found           *ebpf.Variable `ebpf:"found"`
 	FromDescriptor  *ebpf.Variable `ebpf:"from_descriptor"`
-	HasMore         *ebpf.Variable `ebpf:"has_more"`
 	HasTrails       *ebpf.Variable `ebpf:"has_trails"`
 	LastDisk        *ebpf.Variable `ebpf:"last_disk"`
+	NextDescriptor  *ebpf.Variable `ebpf:"next_descriptor"`
 	NextDisk        *ebpf.Variable `ebpf:"next_disk"`
 	NextSuperblock  *ebpf.Variable `ebpf:"next_superblock"`
+	Sent            *ebpf.Variable `ebpf:"sent"`
 	UnusedVia       *ebpf.Variable `ebpf:"unused_via"`
 	UnusedWay       *ebpf.Variable `ebpf:"unused_way"`
 }

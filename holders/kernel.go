@@ -114,16 +114,16 @@ func (k *kernel) look(names []string) (found []bpf.HoldersHolding, whole bool, e
 	return append(found, mounted...), whole, err
 }
 
-// lookThroughFiles goes over all open files, some thousand of each process at a
-// time.
+// lookThroughFiles goes over all open files: at once over so many of each process as
+// the kernel gives room for. What is found twice is so for who looks at it.
 func (k *kernel) lookThroughFiles() (found []bpf.HoldersHolding, err error) {
 	if k.descriptors == nil {
 		return readAll(k.files)
 	}
-	const inOneGo = 4096 // DESCRIPTORS
-	from, more := k.object.Vars[bpf.HoldersVarFromDescriptor], k.object.Vars[bpf.HoldersVarHasMore]
-	for first, again := uint32(0), true; again; first += inOneGo {
-		if err := errors.Join(from.Set(first), more.Set(false)); err != nil {
+	const none = ^uint32(0) // NO_DESCRIPTOR
+	from, next := k.object.Vars[bpf.HoldersVarFromDescriptor], k.object.Vars[bpf.HoldersVarNextDescriptor]
+	for first := uint32(0); first != none; {
+		if err := errors.Join(from.Set(first), next.Set(none)); err != nil {
 			return nil, fmt.Errorf("looking through files: %w", err)
 		}
 		some, err := readAll(k.descriptors)
@@ -131,7 +131,7 @@ func (k *kernel) lookThroughFiles() (found []bpf.HoldersHolding, err error) {
 			return nil, err
 		}
 		found = append(found, some...)
-		if err := more.Get(&again); err != nil {
+		if err := next.Get(&first); err != nil {
 			return nil, fmt.Errorf("looking through files: %w", err)
 		}
 	}

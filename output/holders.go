@@ -146,7 +146,12 @@ func (s screen) refusedFor(u unload.Unload) ([]string, error) {
 func (s screen) holders(list []unload.Holder, unexplained int64, why string) ([]string, error) {
 	var rows []row
 	last := 0
-	for _, h := range byProcess(list) {
+	list = byProcess(list)
+	for i, h := range list {
+		if i == mostHolders && !s.verbose {
+			rows = append(rows, row{[]string{strconv.FormatInt(refsOf(list[i:]), 10), fmt.Sprintf("%d more", len(list)-i), "-v shows them"}, plain})
+			break
+		}
 		who, what := s.holder(h), s.what(h)
 		if h.PID != 0 && h.PID == last {
 			who = ""
@@ -170,6 +175,16 @@ func (s screen) holders(list []unload.Holder, unexplained int64, why string) ([]
 		r.cells[2] = strings.Join(wrap(r.cells[2], room, ""), "\n")
 	}
 	return s.grid(cols, rows)
+}
+
+// mostHolders is how many are shown of those that hold a module.
+const mostHolders = 20
+
+func refsOf(list []unload.Holder) (refs int64) {
+	for _, h := range list {
+		refs += h.Refs
+	}
+	return refs
 }
 
 // what says what a holder holds the module by.

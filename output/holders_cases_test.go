@@ -35,6 +35,13 @@ func helds() []held {
 			Holders:    []unload.Holder{{Kind: nasty, Refs: -1, Module: nasty, PID: -1, Comm: nasty, Cgroup: nasty, Container: nasty, Path: nasty, Detail: nasty}},
 			Dependents: []string{nasty}, Plan: []string{nasty}, Hazards: []string{nasty}, Advice: []string{nasty}, Similar: []string{nasty}, Missing: []string{nasty}}},
 	}
+	crowd := held{"why-crowd", unload.Why{Module: "tun", State: "live", Refcount: 50, Explained: 50, Reason: unload.ReasonReferenced}}
+	for i := range 25 {
+		h := qemu
+		h.PID, h.FD = 100+i, i
+		crowd.Holders = append(crowd.Holders, h)
+	}
+	list = append(list, crowd)
 	for _, r := range []unload.Reason{
 		unload.ReasonBuiltIn, unload.ReasonNoExit, unload.ReasonNoUnload, unload.ReasonModulesDisabled, unload.ReasonLoading, unload.ReasonUnloading,
 	} {
