@@ -345,6 +345,14 @@ static __always_inline void tell(struct seq_file *seq, enum way way, void *objec
 	sent++;
 }
 
+// next clears what is only said of one file or file system.
+static __always_inline void next(void)
+{
+	found.disk = 0;
+	found.family = 0;
+	__builtin_memset(found.name, 0, sizeof(found.name));
+}
+
 static __always_inline void note_task(struct task_struct *task)
 {
 	__builtin_memset(&found, 0, sizeof(found));
@@ -367,10 +375,10 @@ static __noinline int follow(struct seq_file *seq, struct module *owner, void *o
 	if (!trail)
 		return 0;
 	for (__u32 i = 0; i < TRAIL_STEPS && i < trail->steps; i++) {
-		void *next = NULL;
+		void *to = NULL;
 
-		bpf_probe_read_kernel(&next, sizeof(next), at + trail->offset[i]);
-		at = next;
+		bpf_probe_read_kernel(&to, sizeof(to), at + trail->offset[i]);
+		at = to;
 	}
 	module = target(at);
 	if (!module)
@@ -540,6 +548,7 @@ static __always_inline void look(struct seq_file *seq, struct file *file)
 
 	if (!ops || READ(file, f_mode) & FMODE_PATH) // which opens nothing
 		return;
+	next();
 	found.file = (__u64)file;
 	module = target(READ(ops, owner));
 	if (module)
@@ -706,6 +715,7 @@ static __always_inline void superblock(struct seq_file *seq, struct super_block 
 	struct file_system_type *type = READ(sb, s_type);
 	__u32 *module = target(READ(type, owner));
 
+	next();
 	found.device = READ(sb, s_dev);
 	bpf_probe_read_kernel_str(found.name, sizeof(found.name), READ(type, name));
 	if (*(__u32 *)found.name == *(__u32 *)"bdev" && !found.name[4] && !last_disk) {

@@ -3,6 +3,7 @@ package holders
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 
@@ -17,6 +18,7 @@ import (
 type account struct {
 	root
 	names  []string
+	self   int // this process
 	taken  map[reference]bool
 	byKey  map[holderKey]*holder
 	order  []*holder
@@ -49,7 +51,7 @@ type holder struct {
 }
 
 func newAccount(r root, names []string) *account {
-	return &account{root: r, names: names, taken: map[reference]bool{}, byKey: map[holderKey]*holder{}, opened: map[uint64]int64{}}
+	return &account{root: r, names: names, self: os.Getpid(), taken: map[reference]bool{}, byKey: map[holderKey]*holder{}, opened: map[uint64]int64{}}
 }
 
 // add takes what was found.
@@ -61,12 +63,20 @@ func (a *account) add(found []bpf.HoldersHolding) {
 		}
 	}
 	a.mounts = a.root.mounts(devices)
+	var own []*bpf.HoldersHolding
 	for i := range found {
-		if bpf.HoldersWay(found[i].Way) == bpf.HoldersWayWAY_OPENERS {
-			a.disks = append(a.disks, &found[i])
-		} else {
-			a.one(&found[i])
+		switch r := &found[i]; {
+		case bpf.HoldersWay(r.Way) == bpf.HoldersWayWAY_OPENERS:
+			a.disks = append(a.disks, r)
+		case int(r.Pid) == a.self:
+			own = append(own, r)
+		default:
+			a.one(r)
 		}
+	}
+	// What this process was given by the one that started it is that one's first.
+	for _, r := range own {
+		a.one(r)
 	}
 	a.openers()
 	a.boundLoops()
@@ -95,7 +105,9 @@ func (a *account) one(r *bpf.HoldersHolding) {
 	if ref := (reference{r.Target, r.Way, r.Object}); !a.taken[ref] && !h.gone {
 		a.taken[ref] = true
 		h.Refs++
-		a.opened[r.Disk]++
+		if bpf.HoldersWay(r.Way) == bpf.HoldersWayWAY_DISK {
+			a.opened[r.Disk]++
+		}
 	}
 }
 
@@ -201,7 +213,7 @@ func familyName(family uint32) string {
 func (a *account) of(target int) []unload.Holder {
 	var list []unload.Holder
 	for _, h := range a.order {
-		if int(h.target) != target || h.gone {
+		if int(h.target) != target || h.gone || h.PID == a.self && h.Refs == 0 {
 			continue
 		}
 		facts := slices.Clone(h.facts)

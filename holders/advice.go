@@ -48,6 +48,8 @@ func stepFor(h unload.Holder) string {
 		return fmt.Sprintf("have process %d (%s) close %s, or end it", h.PID, h.Comm, h.Path)
 	case unload.HolderSwap:
 		return "swapoff " + quoted(h.Path)
+	case unload.HolderSelf:
+		return "losetup -d " + quoted(h.Path)
 	case unload.HolderMount:
 		if h.Path == "" {
 			return ""

@@ -134,8 +134,8 @@ func (a *account) boundLoops() {
 			continue
 		}
 		node := "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(file)))
-		a.order = append(a.order, &holder{target: uint32(target), facts: []string{"the file behind " + node}, Holder: unload.Holder{
-			Kind: unload.HolderSelf, Refs: 1, FD: -1, Path: strings.TrimSpace(string(b)), Stack: []string{}, Confidence: unload.ByRelation,
+		a.order = append(a.order, &holder{target: uint32(target), facts: []string{"for " + strings.TrimSpace(string(b)) + " behind it"}, Holder: unload.Holder{
+			Kind: unload.HolderSelf, Refs: 1, FD: -1, Path: node, Stack: []string{}, Confidence: unload.ByRelation,
 		}})
 	}
 }

@@ -106,6 +106,7 @@ func TestAccount(t *testing.T) {
 		"proc/10/task/10/fd/4": "-> /dev/net/tun",
 		"proc/10/cgroup":       "0::/docker-" + strings.Repeat("ab", 32) + ".scope\n",
 		"proc/11/task/11/fd/3": "-> /dev/net/tun",
+		"proc/13/task/13/fd/3": "-> /dev/net/tun",
 		"proc/20/mountinfo":    "21 1 7:0 / /mnt/a\\040b rw - ext4 /dev/loop0 rw\n",
 		"proc/20/ns/mnt":       "-> mnt:[4026531840]",
 		"proc/20/comm":         "sleep\n",
@@ -113,7 +114,9 @@ func TestAccount(t *testing.T) {
 	name := func(s string) (n [32]uint8) { copy(n[:], s); return }
 	file, protocol, super := uint32(bpf.HoldersWayWAY_FILE), uint32(bpf.HoldersWayWAY_PROTOCOL), uint32(bpf.HoldersWayWAY_SUPERBLOCK)
 	a := newAccount(r, []string{"tun", "ext4"})
+	a.self = 13
 	a.add([]bpf.HoldersHolding{
+		{Pid: 13, Tid: 13, Descriptor: 3, File: 1, Object: 1, Way: file}, // given by process 10
 		{Pid: 10, Tid: 10, Descriptor: 3, File: 1, Object: 1, Way: file},
 		{Pid: 10, Tid: 10, Descriptor: 3, File: 1, Object: 2, Way: protocol, Name: name("tun"), Family: 0},
 		{Pid: 10, Tid: 10, Descriptor: 4, File: 1, Object: 1, Way: file},
