@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/modtrace/modtrace/unload"
 )
 
@@ -39,21 +41,33 @@ type module struct {
 // module reads what /sys/module says (kernel/module/sysfs.c). To read /proc/modules
 // one waits for module_mutex, which an unload that hangs may hold.
 func (r root) module(name string) (module, error) {
-	m := module{name: name}
 	dir := r.path("sys/module", name)
-	if _, err := os.Stat(dir); err != nil {
-		return m, ignore(err, fs.ErrNotExist)
-	}
-	state, err := os.ReadFile(filepath.Join(dir, "initstate"))
-	if errors.Is(err, fs.ErrNotExist) {
-		m.state = builtIn
-		if _, err := os.Stat(dir); err != nil { // or it has just gone
-			m.state = ""
+	// What is built in has a directory too, without a state. So has, for a moment,
+	// what is just being loaded or unloaded.
+	const looks, pause = 5, 10 * time.Millisecond
+	for range looks {
+		if _, err := os.Stat(dir); err != nil {
+			return module{name: name}, ignore(err, fs.ErrNotExist)
 		}
-		return m, nil
+		m, err := readModule(dir)
+		if !isGone(err) {
+			m.name = name
+			return m, err
+		}
+		time.Sleep(pause)
 	}
+	return module{name: name, state: builtIn}, nil
+}
+
+// isGone says that a file of a module is not there, or not any more.
+func isGone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENODEV) }
+
+// readModule reads the files of a module that can be unloaded. The error says so
+// by isGone when it is none, or is none yet, or not any more.
+func readModule(dir string) (m module, err error) {
+	state, err := os.ReadFile(filepath.Join(dir, "initstate"))
 	if err != nil {
-		return m, fmt.Errorf("reading the state of %s: %w", name, err)
+		return m, fmt.Errorf("reading a module's state: %w", err)
 	}
 	m.state = strings.TrimSpace(string(state))
 	count, err := os.ReadFile(filepath.Join(dir, "refcnt"))
@@ -61,12 +75,12 @@ func (r root) module(name string) (module, error) {
 		m.counted = true
 		m.refcount, err = strconv.ParseInt(strings.TrimSpace(string(count)), 10, 64)
 	}
-	if err = ignore(err, fs.ErrNotExist); err != nil {
-		return m, fmt.Errorf("reading the count of %s: %w", name, err)
+	if err = ignore(err, fs.ErrNotExist); err != nil { // which is so where modules cannot be unloaded
+		return m, fmt.Errorf("reading a module's count: %w", err)
 	}
 	users, err := os.ReadDir(filepath.Join(dir, "holders"))
 	if err = ignore(err, fs.ErrNotExist); err != nil {
-		return m, fmt.Errorf("reading the users of %s: %w", name, err)
+		return m, fmt.Errorf("reading a module's users: %w", err)
 	}
 	for _, u := range users {
 		m.users = append(m.users, u.Name())

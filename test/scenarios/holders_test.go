@@ -95,7 +95,9 @@ func TestWhyNot(t *testing.T) {
 	guest(t)
 	fixture(t, "empty")
 	removed(t, "empty")
-	fixture(t, "noexit")
+	if _, there := loaded(t, "noexit"); !there { // another test may have left it, since nobody can remove it
+		fixture(t, "noexit")
+	}
 	for _, c := range []struct {
 		name   string
 		code   int
@@ -447,7 +449,7 @@ func costOfWhy(t *testing.T) (cpu time.Duration, memory int64) {
 // TestWhyManyFiles looks through many open files: it takes little, in proportion to
 // their number, and no more memory.
 func TestWhyManyFiles(t *testing.T) {
-	guest(t)
+	series := guest(t)
 	fixture(t, "busy")
 	removed(t, "busy")
 	open(t, "/dev/busy", os.O_RDWR)
@@ -486,7 +488,11 @@ func TestWhyManyFiles(t *testing.T) {
 		t.Errorf("%d references of 501, %d unexplained, %d holders", w.Refcount, w.Unexplained, len(w.Holders))
 	}
 	t.Logf("1,000, 10,000 and 100,000 open files: %v of CPU, %v kB", cpu, memory)
-	if cpu[2] > time.Second {
+	bound := 5 * time.Second // where the emulator is slower
+	if series == "amd64-6.12" {
+		bound = time.Second
+	}
+	if cpu[2] > bound {
 		t.Errorf("%v of CPU for 100,000 open files", cpu[2])
 	}
 	if memory[2] > memory[0]+memory[0]/4 {

@@ -260,17 +260,37 @@ func near(t *testing.T, what string, got, want int64) bool {
 // were, how much of exit they took, and from where (S9).
 func TestManyGracePeriods(t *testing.T) {
 	guest(t)
-	const barriers, gracePeriods = 5, 20
-	load := func() {
-		fixture(t, "slow", fmt.Sprint("rcu_barrier=", barriers), fmt.Sprint("sync_rcu=", gracePeriods))
+	const tries = 3 // as in TestCausesTakeTheirTime
+	agree := false
+	for i := 0; i < tries && !agree; i++ {
+		agree = compareGracePeriods(t)
 	}
-	load()
+	if !agree {
+		t.Errorf("in none of %d unloads was each wait near what the module measured", tries)
+	}
+	loadGracePeriods(t)
+	table := run(t, "run", "--", "busybox", "rmmod", "slow").stdout
+	if want := regexp.MustCompile(`for (19|20) RCU grace periods`); !want.MatchString(oneLine(table)) {
+		t.Errorf("no %q in:\n%s", want, table)
+	}
+}
+
+const manyBarriers, manyGracePeriods = 5, 20
+
+func loadGracePeriods(t *testing.T) {
+	t.Helper()
+	fixture(t, "slow", fmt.Sprint("rcu_barrier=", manyBarriers), fmt.Sprint("sync_rcu=", manyGracePeriods))
+}
+
+// compareGracePeriods says whether the waits took as long as the module measured.
+func compareGracePeriods(t *testing.T) bool {
+	t.Helper()
+	loadGracePeriods(t)
 	u := run(t, "run", "--json", "--", "busybox", "rmmod", "slow").only(t)
 	conserved(t, u)
 	exit := phase(t, u, unload.Exit)
 	took := measured(t, "slow: sleep_ns=")
-	sites := map[unload.Cause][]string{}
-	var preempted int64
+	sites, all, preempted := map[unload.Cause][]string{}, true, int64(0)
 	for _, w := range exit.Waits {
 		if w.Cause == unload.CausePreempted {
 			preempted += w.Duration
@@ -278,20 +298,18 @@ func TestManyGracePeriods(t *testing.T) {
 	}
 	for _, w := range exit.Waits {
 		// One may be over while the task has to leave the CPU to somebody else.
-		least, most, part := int64(gracePeriods-1), int64(gracePeriods), "sync_rcu"
+		least, most, part := int64(manyGracePeriods-1), int64(manyGracePeriods), "sync_rcu"
 		switch w.Cause {
 		case unload.CauseRCU:
 		case unload.CauseRCUBarrier:
-			least, most, part = 1, barriers, "rcu_barrier"
+			least, most, part = 1, manyBarriers, "rcu_barrier"
 		default:
 			continue
 		}
 		if w.Count < least || w.Count > most {
 			t.Errorf("%d waits for %s, want %d to %d: %+v", w.Count, w.Cause, least, most, w)
 		}
-		if !near(t, part, withOthers(w.Duration, took.asleep(part), &preempted), took.asleep(part)) {
-			t.Errorf("%s took %d ns, the module measured %d", part, w.Duration, took.asleep(part))
-		}
+		all = near(t, part, withOthers(w.Duration, took.asleep(part), &preempted), took.asleep(part)) && all
 		if site := cause.Site(w.Stack); site < len(w.Stack) && cause.Module(w.Stack[site]) == "slow" {
 			sites[w.Cause] = append(sites[w.Cause], w.Stack[site])
 		}
@@ -299,11 +317,7 @@ func TestManyGracePeriods(t *testing.T) {
 	if len(sites[unload.CauseRCU]) != 1 || len(sites[unload.CauseRCUBarrier]) != 1 {
 		t.Errorf("call sites in slow: %v, want one a cause; waits %+v", sites, exit.Waits)
 	}
-	load()
-	table := run(t, "run", "--", "busybox", "rmmod", "slow").stdout
-	if want := regexp.MustCompile(`for (19|20) RCU grace periods`); !want.MatchString(oneLine(table)) {
-		t.Errorf("no %q in:\n%s", want, table)
-	}
+	return all
 }
 
 // oneLine undoes the wrapping of a table.
