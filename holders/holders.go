@@ -51,7 +51,7 @@ const looks = 3
 func (f *Finder) Why(words []string) ([]unload.Why, error) {
 	var names []string
 	for _, word := range words {
-		name, err := nameOf(word)
+		name, err := Name(word)
 		if err != nil {
 			return nil, err
 		}

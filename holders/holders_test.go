@@ -92,7 +92,7 @@ func TestNames(t *testing.T) {
 		"snd-pcm": "snd_pcm", "/lib/modules/x/snd-pcm.ko.xz": "snd_pcm", "tun.ko": "tun", "a": "a",
 		"": "", ".": "", "..": "", "a b": "", "a\nb": "", "ä": "", strings.Repeat("x", 56): "", "dir/": "dir",
 	} {
-		got, err := nameOf(word)
+		got, err := Name(word)
 		if got != want || (err == nil) != (want != "") {
 			t.Errorf("%q: %q, %v", word, got, err)
 		}

@@ -1,10 +1,8 @@
 package holders
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -174,18 +172,9 @@ func follow(it *link.Iter, next *ebpf.Variable) (found []bpf.HoldersHolding, who
 	return found, false, nil
 }
 
-func readAll(it *link.Iter) (_ []bpf.HoldersHolding, err error) {
-	r, err := it.Open()
+func readAll(it *link.Iter) ([]bpf.HoldersHolding, error) {
+	all, err := object.Records[bpf.HoldersHolding](it)
 	if err != nil {
-		return nil, fmt.Errorf("looking for holders: %w", err)
-	}
-	defer func() { err = errors.Join(err, r.Close()) }()
-	raw, err := io.ReadAll(r)
-	if err != nil {
-		return nil, fmt.Errorf("looking for holders: %w", err)
-	}
-	all := make([]bpf.HoldersHolding, len(raw)/binary.Size(bpf.HoldersHolding{}))
-	if _, err = binary.Decode(raw, binary.NativeEndian, all); err != nil {
 		return nil, fmt.Errorf("looking for holders: %w", err)
 	}
 	return all, nil

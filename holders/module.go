@@ -196,9 +196,9 @@ func distance(a, b string) int {
 	return rows[len(a)][len(b)]
 }
 
-// nameOf is the kernel's name for what a user calls a module: a dash is an
+// Name is the kernel's name for what a user calls a module: a dash is an
 // underscore, and a file's name stands for the module in it.
-func nameOf(word string) (string, error) {
+func Name(word string) (string, error) {
 	name := word
 	if strings.Contains(word, "/") || strings.Contains(word, ".ko") {
 		name, _, _ = strings.Cut(filepath.Base(word), ".ko")
@@ -246,10 +246,4 @@ func (r root) refusal(m module) (reason unload.Reason, missing []string) {
 		return unload.ReasonReferenced, missing
 	}
 	return unload.ReasonNone, missing
-}
-
-// CheckName says what is wrong with a word that is to name a module.
-func CheckName(word string) error {
-	_, err := nameOf(word)
-	return err
 }

@@ -7,8 +7,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // mount is a place at which a file system is mounted.
@@ -111,6 +109,5 @@ func unescape(path string) string {
 // deviceName is a device's number as people write it. The kernel keeps it with
 // twenty bits for the minor (include/linux/kdev_t.h).
 func deviceName(device uint32) string {
-	d := unix.Mkdev(device>>20, device&(1<<20-1))
-	return fmt.Sprintf("%d:%d", unix.Major(d), unix.Minor(d))
+	return fmt.Sprintf("%d:%d", device>>20, device&(1<<20-1))
 }

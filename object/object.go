@@ -1,8 +1,10 @@
 package object
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
@@ -185,6 +187,23 @@ func (o *Object) Iterate(program, over string) (*link.Iter, error) {
 	}
 	o.held = append(o.held, it)
 	return it, nil
+}
+
+// Records reads all that an iterator sends, of which each is a T.
+func Records[T any](it *link.Iter) (_ []T, err error) {
+	r, err := it.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	raw, err := io.ReadAll(r)
+	if err != nil {
+		return nil, err
+	}
+	var one T
+	all := make([]T, len(raw)/binary.Size(one))
+	_, err = binary.Decode(raw, binary.NativeEndian, all)
+	return all, err
 }
 
 // Forget frees what is only needed to load, which is large.

@@ -1,10 +1,8 @@
 package tracer
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -14,6 +12,7 @@ import (
 	"github.com/cilium/ebpf/link"
 
 	"github.com/modtrace/modtrace/bpf"
+	"github.com/modtrace/modtrace/object"
 )
 
 // residue looks for what a module that was unloaded has left behind: its entries
@@ -139,21 +138,10 @@ func (r *residue) threadsIn(e *bpf.UnloadEnd) (found []string, known bool) {
 
 // leftovers asks the kernel which of its threads run in some memory.
 func leftovers(it *link.Iter, from, size *ebpf.Variable) func(uint64, uint64) ([]bpf.UnloadLeftover, error) {
-	return func(address, length uint64) (_ []bpf.UnloadLeftover, err error) {
+	return func(address, length uint64) ([]bpf.UnloadLeftover, error) {
 		if err := errors.Join(from.Set(address), size.Set(length)); err != nil {
 			return nil, err
 		}
-		r, err := it.Open()
-		if err != nil {
-			return nil, err
-		}
-		defer func() { err = errors.Join(err, r.Close()) }()
-		raw, err := io.ReadAll(r)
-		if err != nil {
-			return nil, err
-		}
-		all := make([]bpf.UnloadLeftover, len(raw)/binary.Size(bpf.UnloadLeftover{}))
-		_, err = binary.Decode(raw, binary.NativeEndian, all)
-		return all, err
+		return object.Records[bpf.UnloadLeftover](it)
 	}
 }

@@ -56,8 +56,8 @@ func modulesOf(args []string) (names []string) {
 		return nil
 	}
 	for _, arg := range rest {
-		if !strings.HasPrefix(arg, "-") && holders.CheckName(arg) == nil {
-			names = append(names, normal(strings.TrimSuffix(filepath.Base(arg), ".ko")))
+		if name, err := holders.Name(arg); err == nil && !strings.HasPrefix(arg, "-") {
+			names = append(names, name)
 		}
 	}
 	return names

@@ -48,7 +48,7 @@ The exit status is that of the first module that cannot be unloaded:
 				return errors.New("--watch and --wait cannot be given together: the one reports each change, the other once")
 			}
 			for _, word := range args {
-				if err := holders.CheckName(word); err != nil {
+				if _, err := holders.Name(word); err != nil {
 					return err
 				}
 			}
