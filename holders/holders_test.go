@@ -5,9 +5,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"golang.org/x/sys/unix"
 
 	"github.com/modtrace/modtrace/bpf"
 	"github.com/modtrace/modtrace/unload"
@@ -84,6 +86,31 @@ func TestWhy(t *testing.T) {
 		if want.Module == "rigth" && (len(got.Similar) == 0 || got.Similar[0] != "right") {
 			t.Errorf("like rigth are %q", got.Similar)
 		}
+	}
+}
+
+// TestBuiltIn tells what is built in from what has no state yet.
+func TestBuiltIn(t *testing.T) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		t.Fatal(err)
+	}
+	r := machine(t, map[string]string{
+		"lib/modules/" + unix.ByteSliceToString(u.Release[:]) + "/modules.builtin": "kernel/fs/ext4/ext4.ko\nkernel/lib/built-in.ko\n",
+		"sys/module/built_in/parameters/a":                                         "",
+		"sys/module/slow/parameters/a":                                             "",
+	})
+	began := time.Now()
+	if m, err := r.module("built_in"); err != nil || m.state != builtIn || time.Since(began) > 100*time.Millisecond {
+		t.Errorf("built_in, after %v: %+v, %v", time.Since(began), m, err)
+	}
+	time.AfterFunc(150*time.Millisecond, func() {
+		if err := os.WriteFile(r.path("sys/module/slow/initstate"), []byte("coming\n"), 0o600); err != nil {
+			t.Error(err)
+		}
+	})
+	if m, err := r.module("slow"); err != nil || m.state != "coming" {
+		t.Errorf("slow: %+v, %v", m, err)
 	}
 }
 

@@ -43,8 +43,8 @@ type module struct {
 func (r root) module(name string) (module, error) {
 	dir := r.path("sys/module", name)
 	// What is built in has a directory too, without a state. So has, for a moment,
-	// what is just being loaded or unloaded.
-	const looks, pause = 5, 10 * time.Millisecond
+	// what is just being loaded or unloaded; that may last where it waits for a CPU.
+	const looks, pause = 50, 10 * time.Millisecond
 	for range looks {
 		if _, err := os.Stat(dir); err != nil {
 			return module{name: name}, ignore(err, fs.ErrNotExist)
@@ -54,9 +54,32 @@ func (r root) module(name string) (module, error) {
 			m.name = name
 			return m, err
 		}
+		if r.listedAsBuiltIn(name) {
+			break
+		}
 		time.Sleep(pause)
 	}
 	return module{name: name, state: builtIn}, nil
+}
+
+// listedAsBuiltIn says that the kernel's build lists a module as built in
+// (Documentation/kbuild/kbuild.rst, modules.builtin). It does not list all that have
+// a directory in /sys/module, and need not be installed.
+func (r root) listedAsBuiltIn(name string) bool {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return false
+	}
+	list, err := os.ReadFile(r.path("lib/modules", unix.ByteSliceToString(u.Release[:]), "modules.builtin"))
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(list)) {
+		if listed, err := Name(strings.TrimSpace(line)); err == nil && listed == name {
+			return true
+		}
+	}
+	return false
 }
 
 // isGone says that a file of a module is not there, or not any more.

@@ -132,7 +132,9 @@ func (l *Lab) RunTests(t *testing.T, m Machine, binary string) {
 		m.Timeout = defaultTimeout
 	}
 	m.Args = append(testFlags(t.Name(), m.Timeout), m.Args...)
-	m.Env = append(m.Env, EnvGuest+"="+m.Kernel.Series.Name)
+	// The runtime would signal threads that run for long, which ends a test's own
+	// delete_module with EINTR when it waits for module_mutex.
+	m.Env = append(m.Env, EnvGuest+"="+m.Kernel.Series.Name, "GODEBUG=asyncpreemptoff=1")
 	if m.Stderr == nil {
 		m.Stderr = t.Output()
 	}

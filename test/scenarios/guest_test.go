@@ -29,6 +29,15 @@ import (
 // modtrace is the program under test, where the lab puts it.
 const modtrace = lab.ModtracePath
 
+// TestMain lets what the tests run have a runtime as it is everywhere: see
+// lab.RunTests.
+func TestMain(m *testing.M) {
+	if err := os.Unsetenv("GODEBUG"); err != nil {
+		panic(err)
+	}
+	os.Exit(m.Run())
+}
+
 // guest skips a test that is not in a guest, and says on which kernel it is.
 func guest(t *testing.T) (series string) {
 	t.Helper()

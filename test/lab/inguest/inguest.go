@@ -75,19 +75,12 @@ func Load(t testing.TB, name string, params ...string) {
 	})
 }
 
-// Unload asks the kernel to unload a module, without waiting for users. The
-// wait for module_mutex ends with EINTR when the Go runtime signals the thread,
-// as it does to those that run for long: it is asked again then.
+// Unload asks the kernel to unload a module, without waiting for users.
 func Unload(name string) error {
-	for {
-		switch err := unix.DeleteModule(name, unix.O_NONBLOCK); err {
-		case nil:
-			return nil
-		case unix.EINTR:
-		default:
-			return fmt.Errorf("unloading %s: %w", name, err)
-		}
+	if err := unix.DeleteModule(name, unix.O_NONBLOCK); err != nil {
+		return fmt.Errorf("unloading %s: %w", name, err)
 	}
+	return nil
 }
 
 // Loaded says whether a module is in the kernel, in whatever state.
