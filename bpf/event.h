@@ -188,10 +188,13 @@ struct log_event {
 // A callback on the module notifier chain.
 struct callback {
 	__u64 function; // or an address near its beginning
-	__u64 since;
+	__u64 since;	// and AFTER_UNSEEN
 };
 
 #define CALLBACKS 32
+
+// The callback before this one on the chain was not seen.
+#define AFTER_UNSEEN (1ULL << 63)
 
 // What an unloading task has come to. It lives in a map while the unload is in
 // flight, where the Go side can read it, and is sent at the end, with as many
@@ -225,7 +228,9 @@ struct end {
 	__u32 text_size;
 	__u32 callbacks;     // that were called, which may be more than are kept
 	__u32 position;	     // on the chain, behind the last that was called
-	__u32 walked;	     // the chain was walked since the unload began
+	__u16 walked;	     // the chain was walked since the unload began
+	__u8 unseen;	     // callbacks that were not seen, besides those without a probe
+	__u8 behind;	     // callbacks on the chain behind the last that was seen
 	__u8 name[NAME_LEN]; // the module's own
 	struct callback callback[CALLBACKS];
 };

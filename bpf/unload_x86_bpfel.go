@@ -140,7 +140,9 @@ type UnloadEnd struct {
 	TextSize     uint32
 	Callbacks    uint32
 	Position     uint32
-	Walked       uint32
+	Walked       uint16
+	Unseen       uint8
+	Behind       uint8
 	Name         [64]uint8
 	Callback     [32]UnloadCallback
 }
@@ -313,6 +315,7 @@ const (
 	UnloadMapWaiters                 = "waiters"
 	UnloadProgAsyncFentry            = "async_fentry"
 	UnloadProgAsyncKprobe            = "async_kprobe"
+	UnloadProgCallbackKprobe         = "callback_kprobe"
 	UnloadProgCallbackRaw            = "callback_raw"
 	UnloadProgCallbackTp             = "callback_tp"
 	UnloadProgCheckFentry            = "check_fentry"
@@ -382,6 +385,7 @@ const (
 	UnloadProgNotifyKprobe           = "notify_kprobe"
 	UnloadProgPutRaw                 = "put_raw"
 	UnloadProgPutTp                  = "put_tp"
+	UnloadProgReadChain              = "read_chain"
 	UnloadProgReturnFexit            = "return_fexit"
 	UnloadProgReturnKretprobe        = "return_kretprobe"
 	UnloadProgSampleRaw              = "sample_raw"
@@ -397,6 +401,7 @@ const (
 	UnloadVarArmed                   = "armed"
 	UnloadVarAsked                   = "asked"
 	UnloadVarCanProbe                = "can_probe"
+	UnloadVarChain                   = "chain"
 	UnloadVarCrowded                 = "crowded"
 	UnloadVarFreedFrom               = "freed_from"
 	UnloadVarFreedSize               = "freed_size"
@@ -405,6 +410,7 @@ const (
 	UnloadVarModuleChain             = "module_chain"
 	UnloadVarProduced                = "produced"
 	UnloadVarRootPid                 = "root_pid"
+	UnloadVarUnprobed                = "unprobed"
 	UnloadVarUnusedBegin             = "unused_begin"
 	UnloadVarUnusedBlockerKind       = "unused_blocker_kind"
 	UnloadVarUnusedBoundary          = "unused_boundary"
@@ -470,6 +476,7 @@ type UnloadSpecs struct {
 type UnloadProgramSpecs struct {
 	AsyncFentry            *ebpf.ProgramSpec `ebpf:"async_fentry"`
 	AsyncKprobe            *ebpf.ProgramSpec `ebpf:"async_kprobe"`
+	CallbackKprobe         *ebpf.ProgramSpec `ebpf:"callback_kprobe"`
 	CallbackRaw            *ebpf.ProgramSpec `ebpf:"callback_raw"`
 	CallbackTp             *ebpf.ProgramSpec `ebpf:"callback_tp"`
 	CheckFentry            *ebpf.ProgramSpec `ebpf:"check_fentry"`
@@ -539,6 +546,7 @@ type UnloadProgramSpecs struct {
 	NotifyKprobe           *ebpf.ProgramSpec `ebpf:"notify_kprobe"`
 	PutRaw                 *ebpf.ProgramSpec `ebpf:"put_raw"`
 	PutTp                  *ebpf.ProgramSpec `ebpf:"put_tp"`
+	ReadChain              *ebpf.ProgramSpec `ebpf:"read_chain"`
 	ReturnFexit            *ebpf.ProgramSpec `ebpf:"return_fexit"`
 	ReturnKretprobe        *ebpf.ProgramSpec `ebpf:"return_kretprobe"`
 	SampleRaw              *ebpf.ProgramSpec `ebpf:"sample_raw"`
@@ -569,6 +577,7 @@ type UnloadVariableSpecs struct {
 	Armed             *ebpf.VariableSpec `ebpf:"armed"`
 	Asked             *ebpf.VariableSpec `ebpf:"asked"`
 	CanProbe          *ebpf.VariableSpec `ebpf:"can_probe"`
+	Chain             *ebpf.VariableSpec `ebpf:"chain"`
 	Crowded           *ebpf.VariableSpec `ebpf:"crowded"`
 	FreedFrom         *ebpf.VariableSpec `ebpf:"freed_from"`
 	FreedSize         *ebpf.VariableSpec `ebpf:"freed_size"`
@@ -577,6 +586,7 @@ type UnloadVariableSpecs struct {
 	ModuleChain       *ebpf.VariableSpec `ebpf:"module_chain"`
 	Produced          *ebpf.VariableSpec `ebpf:"produced"`
 	RootPid           *ebpf.VariableSpec `ebpf:"root_pid"`
+	Unprobed          *ebpf.VariableSpec `ebpf:"unprobed"`
 	UnusedBegin       *ebpf.VariableSpec `ebpf:"unused_begin"`
 	UnusedBlockerKind *ebpf.VariableSpec `ebpf:"unused_blocker_kind"`
 	UnusedBoundary    *ebpf.VariableSpec `ebpf:"unused_boundary"`
@@ -639,6 +649,7 @@ type UnloadVariables struct {
 	Armed             *ebpf.Variable `ebpf:"armed"`
 	Asked             *ebpf.Variable `ebpf:"asked"`
 	CanProbe          *ebpf.Variable `ebpf:"can_probe"`
+	Chain             *ebpf.Variable `ebpf:"chain"`
 	Crowded           *ebpf.Variable `ebpf:"crowded"`
 	FreedFrom         *ebpf.Variable `ebpf:"freed_from"`
 	FreedSize         *ebpf.Variable `ebpf:"freed_size"`
@@ -647,6 +658,7 @@ type UnloadVariables struct {
 	ModuleChain       *ebpf.Variable `ebpf:"module_chain"`
 	Produced          *ebpf.Variable `ebpf:"produced"`
 	RootPid           *ebpf.Variable `ebpf:"root_pid"`
+	Unprobed          *ebpf.Variable `ebpf:"unprobed"`
 	UnusedBegin       *ebpf.Variable `ebpf:"unused_begin"`
 	UnusedBlockerKind *ebpf.Variable `ebpf:"unused_blocker_kind"`
 	UnusedBoundary    *ebpf.Variable `ebpf:"unused_boundary"`
@@ -674,6 +686,7 @@ type UnloadVariables struct {
 type UnloadPrograms struct {
 	AsyncFentry            *ebpf.Program `ebpf:"async_fentry"`
 	AsyncKprobe            *ebpf.Program `ebpf:"async_kprobe"`
+	CallbackKprobe         *ebpf.Program `ebpf:"callback_kprobe"`
 	CallbackRaw            *ebpf.Program `ebpf:"callback_raw"`
 	CallbackTp             *ebpf.Program `ebpf:"callback_tp"`
 	CheckFentry            *ebpf.Program `ebpf:"check_fentry"`
@@ -743,6 +756,7 @@ type UnloadPrograms struct {
 	NotifyKprobe           *ebpf.Program `ebpf:"notify_kprobe"`
 	PutRaw                 *ebpf.Program `ebpf:"put_raw"`
 	PutTp                  *ebpf.Program `ebpf:"put_tp"`
+	ReadChain              *ebpf.Program `ebpf:"read_chain"`
 	ReturnFexit            *ebpf.Program `ebpf:"return_fexit"`
 	ReturnKretprobe        *ebpf.Program `ebpf:"return_kretprobe"`
 	SampleRaw              *ebpf.Program `ebpf:"sample_raw"`
@@ -760,6 +774,7 @@ func (p *UnloadPrograms) Close() error {
 	return _UnloadClose(
 		p.AsyncFentry,
 		p.AsyncKprobe,
+		p.CallbackKprobe,
 		p.CallbackRaw,
 		p.CallbackTp,
 		p.CheckFentry,
@@ -829,6 +844,7 @@ func (p *UnloadPrograms) Close() error {
 		p.NotifyKprobe,
 		p.PutRaw,
 		p.PutTp,
+		p.ReadChain,
 		p.ReturnFexit,
 		p.ReturnKretprobe,
 		p.SampleRaw,

@@ -33,6 +33,9 @@ type Candidate struct {
 	Function  string
 	// NotWith names a function in whose presence this one does not see all.
 	NotWith string
+	// OnChain says that Function is a notifier chain, to each of whose callbacks the
+	// program is attached.
+	OnChain bool
 }
 
 // Target is the name under which the kernel's types know what c attaches to.

@@ -38,7 +38,11 @@ func (s screen) notifiers(all []unload.Notifier) []timed {
 	items := make([]timed, len(all))
 	for i, n := range all {
 		text := s.function(unload.Blocker{Function: n.Callback, Module: n.Module})
-		items[i] = timed{n.Duration, either("", text, "(unnamed)")}
+		text = either("", text, "(unnamed)")
+		if !n.Exact {
+			text += ", not seen apart from others"
+		}
+		items[i] = timed{n.Duration, text}
 	}
 	return items
 }

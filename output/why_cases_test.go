@@ -83,9 +83,9 @@ func effects() unload.Unload {
 	}
 	u.Notifiers = []unload.Notifier{
 		{Callback: "jump_label_module_notify", Duration: 400e3},
-		{Callback: "tracepoint_module_notify", Duration: 20e6},
-		{Callback: "audit_cb", Module: "edr", Duration: 3e6},
-		{Callback: "kprobes_module_callback", Duration: 200e3},
+		{Callback: "tracepoint_module_notify", Duration: 20e6, Exact: true},
+		{Callback: "audit_cb", Module: "edr", Duration: 3e6, Exact: true},
+		{Callback: "kprobes_module_callback", Duration: 200e3, Exact: true},
 	}
 	u.Convoy = []unload.Waiter{{PID: 55, Comm: "insmod", Lock: "module_mutex", Duration: 2.1e9}, {PID: 56, Comm: "modprobe", Lock: "module_mutex", Duration: 1e9}, {Lock: "module_mutex", Duration: 5e6}}
 	u.Log = []unload.LogLine{

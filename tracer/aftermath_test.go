@@ -80,6 +80,27 @@ func TestTooManyNotifiers(t *testing.T) {
 	}
 }
 
+// TestUnseenNotifiers says of which callbacks the time may be another's.
+func TestUnseenNotifiers(t *testing.T) {
+	e := calling(3)
+	e.Callback[1].Since |= afterUnseen
+	said := "1 callback on the notifier chain counts into the one before it"
+	exact := func() (list []bool, missing bool) {
+		u, _ := knowing().add(e)
+		for _, n := range u.Notifiers {
+			list = append(list, n.Exact)
+		}
+		return list, slices.Contains(u.Missing, said)
+	}
+	if got, missing := exact(); !slices.Equal(got, []bool{false, true, true}) || missing {
+		t.Errorf("exact %v, missing %v", got, missing)
+	}
+	e.Behind, e.Unseen = 2, 1
+	if got, missing := exact(); !slices.Equal(got, []bool{false, true, false}) || !missing {
+		t.Errorf("exact %v, missing %v", got, missing)
+	}
+}
+
 // TestNotifiersByStack tells the slow ones where none is seen begin.
 func TestNotifiersByStack(t *testing.T) {
 	notify := uint32(bpf.UnloadBoundaryAT_NOTIFY)

@@ -3,6 +3,7 @@ package tracer
 import (
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"sync"
 
@@ -25,7 +26,7 @@ type loader struct {
 	plan     Plan
 	programs []*ebpf.Program
 	doubles  []double
-	links    []link.Link
+	links    []io.Closer
 	symbols  *ebpf.Program // names addresses; nil where the kernel has no such thing
 	threads  *link.Iter    // over the kernel's tasks; nil likewise
 }
@@ -151,7 +152,7 @@ func (l *loader) double(t *try) error {
 		if err != nil {
 			continue
 		}
-		lk, err := attachProgram(spare, p)
+		lk, err := attachProgram(spare, p, nil)
 		if err != nil {
 			if err := p.Close(); err != nil {
 				return err

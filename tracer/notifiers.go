@@ -11,23 +11,36 @@ import (
 	"github.com/modtrace/modtrace/unload"
 )
 
+// afterUnseen is AFTER_UNSEEN of bpf/event.h.
+const afterUnseen = 1 << 63
+
+// calledBack are the callbacks that were seen, in the order in which they were called.
+func calledBack(e *bpf.UnloadEnd) []bpf.UnloadCallback {
+	return e.Callback[:min(int(e.Callbacks), len(e.Callback))]
+}
+
 // notifiers lists the callbacks of the module notifier chain in the order in which
 // they were called. Each lasts until the next, and the last until the chain's end.
-// missing is told of those that found no room, whose time the last one has.
+// missing is told of those that found no room, or came on the chain after modtrace:
+// the one before them has their time.
 func (a *assembler) notifiers(e *bpf.UnloadEnd, missing *[]string) []unload.Notifier {
 	list := []unload.Notifier{}
 	end := notified(e)
-	called := e.Callback[:min(int(e.Callbacks), len(e.Callback))]
+	called := calledBack(e)
 	for i, c := range called {
-		until := end
+		until, alone := end, e.Behind == 0
 		if i+1 < len(called) {
-			until = called[i+1].Since
+			next := called[i+1].Since
+			until, alone = next&^afterUnseen, next&afterUnseen == 0
 		}
-		n := unload.Notifier{Duration: max(int64(until-c.Since), 0), Exact: true}
+		n := unload.Notifier{Duration: max(int64(until-c.Since&^afterUnseen), 0), Exact: alone}
 		n.Callback, n.Module = a.names.function(c.Function)
 		list = append(list, n)
 	}
-	if more := int(e.Callbacks) - len(called); more > 0 {
+	switch more := int(e.Callbacks) - len(called) + int(e.Unseen); {
+	case more == 1:
+		*missing = append(*missing, "1 callback on the notifier chain counts into the one before it")
+	case more > 0:
 		*missing = append(*missing, fmt.Sprintf("%d callbacks on the notifier chain count into the one before them", more))
 	}
 	return list
@@ -106,11 +119,12 @@ func notified(e *bpf.UnloadEnd) uint64 {
 // callbacksAreSound says that callbacks came one after the other, within the phase.
 func callbacksAreSound(e *bpf.UnloadEnd) bool {
 	last := e.At[bpf.UnloadBoundaryAT_NOTIFY]
-	for _, c := range e.Callback[:min(int(e.Callbacks), len(e.Callback))] {
-		if last == 0 || c.Since < last {
+	for _, c := range calledBack(e) {
+		since := c.Since &^ afterUnseen
+		if last == 0 || since < last {
 			return false
 		}
-		last = c.Since
+		last = since
 	}
 	return last <= notified(e)
 }

@@ -51,6 +51,11 @@ func tracepoint(program, name string) []object.Candidate {
 	}
 }
 
+// onChain attaches to the callbacks on a notifier chain.
+func onChain(program, chain string) []object.Candidate {
+	return []object.Candidate{{Program: program, Mechanism: object.Kprobe, Function: chain, OnChain: true}}
+}
+
 func either(ways ...[]object.Candidate) []object.Candidate {
 	var all []object.Candidate
 	for _, w := range ways {
@@ -135,7 +140,7 @@ func hooks() []hook {
 		{noBoundary, "", "it is detached", false,
 			either(partly(exit("detached", "device_release_driver_internal"), "__device_release_driver"), exit("detached", "__device_release_driver")), ""},
 		{noBoundary, "", "the callbacks on the notifier chain, one by one", false,
-			tracepoint("callback", "notifier_run"), ""},
+			either(tracepoint("callback", "notifier_run"), onChain("callback_kprobe", "module_notify_list")), ""},
 		{noBoundary, "", "who loads a module", false,
 			tracepoint("load", "module_load"), ""},
 		{noBoundary, "", "what the kernel logs meanwhile", false,

@@ -3,6 +3,7 @@ package tracer
 import (
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
@@ -23,7 +24,8 @@ type try struct {
 
 	next    int // the candidate at hand
 	program *ebpf.Program
-	link    link.Link
+	chain   []uint64 // the addresses to attach it to, when that is a chain
+	link    io.Closer
 	err     error    // why the one at hand failed
 	reasons []string // why those before it did
 }
@@ -39,7 +41,7 @@ func (t *try) load() bool {
 		}
 		if c.NotWith != "" && t.loader.Knows(c.NotWith) {
 			t.err = fmt.Errorf("%w as a whole", object.ErrNoTarget)
-		} else if t.program, t.err = t.loader.Load(c); t.err == nil {
+		} else if t.program, t.chain, t.err = t.loader.loadCandidate(c); t.err == nil {
 			return true
 		}
 		t.failedBecause(c)
@@ -50,10 +52,17 @@ func (t *try) load() bool {
 // attach attaches what was loaded.
 func (t *try) attach() {
 	c := t.hook.candidates[t.next]
-	t.link, t.err = attachProgram(c, t.program)
-	if t.err != nil {
+	if t.link, t.err = attachProgram(c, t.program, t.chain); t.err != nil {
+		t.link = nil
 		t.failedBecause(c)
 		t.err = errors.Join(t.err, t.program.Close())
+		return
+	}
+	if k, ok := t.link.(*kprobes); ok {
+		t.err = t.loader.Vars["unprobed"].Set(uint32(len(k.refused)))
+		if lacks := k.lacks(); lacks != "" {
+			t.reasons = append(t.reasons, lacks)
+		}
 	}
 }
 
@@ -82,13 +91,31 @@ func allowed(mechanism string, only []string) bool {
 	return len(only) == 0 || slices.Contains(only, mechanism)
 }
 
-func attachProgram(c object.Candidate, prog *ebpf.Program) (link.Link, error) {
-	switch c.Mechanism {
-	case object.Kprobe:
+// loadCandidate loads a program, and finds the chain that it is for.
+func (l *loader) loadCandidate(c object.Candidate) (prog *ebpf.Program, chain []uint64, err error) {
+	if c.OnChain {
+		if chain, err = l.readChain(c.Function); err != nil {
+			return nil, nil, err
+		}
+	}
+	prog, err = l.Load(c)
+	return prog, chain, err
+}
+
+// attachProgram attaches to what the candidate names, or to the callbacks of a chain.
+func attachProgram(c object.Candidate, prog *ebpf.Program, chain []uint64) (io.Closer, error) {
+	switch {
+	case c.OnChain:
+		k, err := attachToEach(chain, prog)
+		if err != nil {
+			return nil, err
+		}
+		return k, nil
+	case c.Mechanism == object.Kprobe:
 		return link.Kprobe(c.Function, prog, nil)
-	case object.Kretprobe:
+	case c.Mechanism == object.Kretprobe:
 		return link.Kretprobe(c.Function, prog, nil)
-	case object.RawTP:
+	case c.Mechanism == object.RawTP:
 		return link.AttachRawTracepoint(link.RawTracepointOptions{Name: c.Function, Program: prog})
 	default:
 		return link.AttachTracing(link.TracingOptions{Program: prog})

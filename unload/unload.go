@@ -156,9 +156,10 @@ type Reference struct {
 	Count  int64     `json:"count"` // of Module, after it
 }
 
-// Notifier is a callback on the module notifier chain. Exact says that its
-// beginning and end were seen. Where the kernel does not show them, only those are
-// known that took long: by their waits, and by how often they were found running.
+// Notifier is a callback on the module notifier chain. Exact says that its beginning
+// and end were seen. Otherwise the time of those that follow on the chain and cannot
+// be seen counts into it; where none can be seen, only those are known that took long,
+// by their waits, and by how often they were found running.
 type Notifier struct {
 	Callback string `json:"callback"`
 	Module   string `json:"module"`

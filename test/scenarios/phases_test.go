@@ -26,13 +26,13 @@ var expectedHooks = map[string]map[string]string{
 		"the workqueue that is waited for":       "fentry flush_workqueue",
 		"a task has the lock that it waited for": "-",
 
-		"the callbacks on the notifier chain, one by one": "-",
+		"the callbacks on the notifier chain, one by one": "kprobe module_notify_list",
 
 		"a device begins to be detached": "fentry __device_release_driver",
 		"it is detached":                 "fexit __device_release_driver",
 	},
 	"amd64-6.1": {
-		"the callbacks on the notifier chain, one by one": "-",
+		"the callbacks on the notifier chain, one by one": "kprobe module_notify_list",
 
 		"the work item that is waited for": "fentry flush_work",
 	},
