@@ -84,6 +84,36 @@ static __always_inline int await_netdev(bool direct, struct net_device *dev)
 	return 0;
 }
 
+#define CALLS (1 + DETAIL_LEN / sizeof(__u64))
+
+// await_async notes the oldest of all asynchronous calls that are pending, of the
+// whole machine: all are waited for. Others may come and go meanwhile; what was freed
+// has no function that can be named.
+static __always_inline void await_async(void)
+{
+	struct list_head *head = (void *)async_pending, *at = NULL;
+	struct blocker *b;
+
+	if (!head || !can_probe)
+		return;
+	bpf_core_read(&at, sizeof(at), &head->next);
+	if (!at || at == head)
+		return;
+	b = about_to(BLOCKER_ASYNC);
+	if (!b)
+		return;
+	__builtin_memset(b->detail, 0, sizeof(b->detail));
+	for (__u32 i = 0; i < CALLS && at && at != head; i++) {
+		struct async_entry *entry =
+			(void *)at - bpf_core_field_offset(struct async_entry, global_list);
+		__u64 *function = i ? (__u64 *)b->detail + i - 1 : &b->function;
+
+		bpf_core_read(function, sizeof(*function), &entry->func);
+		bpf_core_read(&at, sizeof(at), &at->next);
+		b->pid++;
+	}
+}
+
 // TOLD makes the programs at the entry of a function whose first argument says
 // who is waited for.
 #define TOLD(name, function, type, await)                                                          \

@@ -106,16 +106,17 @@ enum blocker_kind {
 	BLOCKER_WORK,	   // a work item
 	BLOCKER_WORKQUEUE, // all of a workqueue
 	BLOCKER_KTHREAD,   // a kernel thread to stop
+	BLOCKER_ASYNC,	   // asynchronous calls
 	BLOCKERS,
 };
 
 struct blocker {
-	__u64 function; // of the work item
+	__u64 function; // of the work item, or the oldest asynchronous call
 	__u64 object;	// the address of the work item or lock, never shown
 	__u32 kind;
-	__u32 pid;
+	__u32 pid; // or how many asynchronous calls are pending
 	__u8 comm[COMM_LEN];
-	__u8 detail[DETAIL_LEN]; // the name of the workqueue
+	__u8 detail[DETAIL_LEN]; // the name of the workqueue, or the next calls' functions
 };
 
 // A wait, as it begins: what is sent while the task is off the CPU costs it

@@ -140,6 +140,12 @@ struct work_struct {
 	void (*func)(struct work_struct *work);
 };
 
+// kernel/async.c
+struct async_entry {
+	struct list_head global_list;
+	void (*func)(void *data, __u64 cookie);
+};
+
 struct workqueue_struct {
 	char name[24]; // 32 since 6.9
 };

@@ -40,8 +40,11 @@ volatile __u32 after[BOUNDARIES];
 // nothing; without that hook the end of an unload wakes it.
 volatile bool wake_at_switch;
 
-// The address of the module notifier chain, once it was called.
+// The address of the module notifier chain, once it was looked up or called.
 __u64 module_chain;
+
+// That of the list of pending asynchronous calls, if it could be looked up.
+__u64 async_pending;
 
 // Events made and events that found no room, by kind.
 __u64 produced[KINDS];

@@ -16,5 +16,6 @@
 #include "load.h"
 #include "thread.h"
 #include "symbol.h"
+#include "locate.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";

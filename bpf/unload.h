@@ -7,6 +7,7 @@
 #ifndef MODTRACE_UNLOAD_H
 #define MODTRACE_UNLOAD_H
 
+#include "blocker.h"
 #include "caller.h"
 
 #define EPERM 1
@@ -398,10 +399,18 @@ static __always_inline int pass_since(__u32 to)
 	return 0;
 }
 
+static __always_inline int synchronize(void)
+{
+	if (!gate.in_flight)
+		return 0;
+	await_async();
+	return pass_since(AT_ASYNC);
+}
+
 ENTRY(check, "find_module", pass(AT_CHECK))
 ENTRY_OF(livepatch, "klp_module_going", AT_LIVEPATCH)
 RETURN(ftrace, "klp_module_going", pass_since(AT_FTRACE))
-ENTRY(async, "async_synchronize_full", pass_since(AT_ASYNC))
+ENTRY(async, "async_synchronize_full", synchronize())
 ENTRY_OF(free_sysfs, "free_module", AT_FREE_SYSFS)
 RETURN(free_arch, "mod_sysfs_teardown", pass_since(AT_FREE_ARCH))
 ENTRY_OF(free_deps, "module_unload_free", AT_FREE_DEPS)

@@ -47,7 +47,8 @@ const (
 	UnloadBlockerKindBLOCKER_WORK      UnloadBlockerKind = 2
 	UnloadBlockerKindBLOCKER_WORKQUEUE UnloadBlockerKind = 3
 	UnloadBlockerKindBLOCKER_KTHREAD   UnloadBlockerKind = 4
-	UnloadBlockerKindBLOCKERS          UnloadBlockerKind = 5
+	UnloadBlockerKindBLOCKER_ASYNC     UnloadBlockerKind = 5
+	UnloadBlockerKindBLOCKERS          UnloadBlockerKind = 6
 )
 
 type UnloadBoundary uint32
@@ -371,6 +372,7 @@ const (
 	UnloadProgLivepatchKprobe        = "livepatch_kprobe"
 	UnloadProgLoadRaw                = "load_raw"
 	UnloadProgLoadTp                 = "load_tp"
+	UnloadProgLocate                 = "locate"
 	UnloadProgLockRaw                = "lock_raw"
 	UnloadProgLockTp                 = "lock_tp"
 	UnloadProgLockedRaw              = "locked_raw"
@@ -400,6 +402,7 @@ const (
 	UnloadVarAfter                   = "after"
 	UnloadVarArmed                   = "armed"
 	UnloadVarAsked                   = "asked"
+	UnloadVarAsyncPending            = "async_pending"
 	UnloadVarCanProbe                = "can_probe"
 	UnloadVarChain                   = "chain"
 	UnloadVarCrowded                 = "crowded"
@@ -532,6 +535,7 @@ type UnloadProgramSpecs struct {
 	LivepatchKprobe        *ebpf.ProgramSpec `ebpf:"livepatch_kprobe"`
 	LoadRaw                *ebpf.ProgramSpec `ebpf:"load_raw"`
 	LoadTp                 *ebpf.ProgramSpec `ebpf:"load_tp"`
+	Locate                 *ebpf.ProgramSpec `ebpf:"locate"`
 	LockRaw                *ebpf.ProgramSpec `ebpf:"lock_raw"`
 	LockTp                 *ebpf.ProgramSpec `ebpf:"lock_tp"`
 	LockedRaw              *ebpf.ProgramSpec `ebpf:"locked_raw"`
@@ -576,6 +580,7 @@ type UnloadVariableSpecs struct {
 	After             *ebpf.VariableSpec `ebpf:"after"`
 	Armed             *ebpf.VariableSpec `ebpf:"armed"`
 	Asked             *ebpf.VariableSpec `ebpf:"asked"`
+	AsyncPending      *ebpf.VariableSpec `ebpf:"async_pending"`
 	CanProbe          *ebpf.VariableSpec `ebpf:"can_probe"`
 	Chain             *ebpf.VariableSpec `ebpf:"chain"`
 	Crowded           *ebpf.VariableSpec `ebpf:"crowded"`
@@ -648,6 +653,7 @@ type UnloadVariables struct {
 	After             *ebpf.Variable `ebpf:"after"`
 	Armed             *ebpf.Variable `ebpf:"armed"`
 	Asked             *ebpf.Variable `ebpf:"asked"`
+	AsyncPending      *ebpf.Variable `ebpf:"async_pending"`
 	CanProbe          *ebpf.Variable `ebpf:"can_probe"`
 	Chain             *ebpf.Variable `ebpf:"chain"`
 	Crowded           *ebpf.Variable `ebpf:"crowded"`
@@ -742,6 +748,7 @@ type UnloadPrograms struct {
 	LivepatchKprobe        *ebpf.Program `ebpf:"livepatch_kprobe"`
 	LoadRaw                *ebpf.Program `ebpf:"load_raw"`
 	LoadTp                 *ebpf.Program `ebpf:"load_tp"`
+	Locate                 *ebpf.Program `ebpf:"locate"`
 	LockRaw                *ebpf.Program `ebpf:"lock_raw"`
 	LockTp                 *ebpf.Program `ebpf:"lock_tp"`
 	LockedRaw              *ebpf.Program `ebpf:"locked_raw"`
@@ -830,6 +837,7 @@ func (p *UnloadPrograms) Close() error {
 		p.LivepatchKprobe,
 		p.LoadRaw,
 		p.LoadTp,
+		p.Locate,
 		p.LockRaw,
 		p.LockTp,
 		p.LockedRaw,

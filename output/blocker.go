@@ -78,6 +78,16 @@ func (s screen) workItem(b unload.Blocker) string {
 		suffix(" of workqueue ", s.detail(b)) + suffix(", run by ", s.who(b))
 }
 
+// asyncCalls names calls that are made behind the back of who asked for them: the
+// oldest, and the others.
+func (s screen) asyncCalls(b unload.Blocker) string {
+	who := suffix(", run by ", s.who(b))
+	if b.Detail == "" {
+		return "asynchronous call " + s.function(b) + who
+	}
+	return "asynchronous calls " + s.function(b) + who + ", and " + s.detail(b)
+}
+
 // workqueue names all that is on a queue.
 func (s screen) workqueue(b unload.Blocker) string {
 	text := "all work of " + either("workqueue ", s.detail(b), "a workqueue")
@@ -151,6 +161,11 @@ func (s screen) target(c unload.Cause, b unload.Blocker) string {
 		return s.users(b, "network interface", "interface ")
 	case unload.CauseBlockFreeze:
 		return "requests of " + either("block device ", s.detail(b), "a block device") + suffix(" by ", s.who(b))
+	case unload.CauseAsyncWork:
+		if s.function(b) != "" {
+			return s.asyncCalls(b)
+		}
+		return s.plainTarget(c) + suffix(", held up by ", s.agent(b))
 	case unload.CausePreempted:
 		return "its turn on a CPU" + suffix(", taken by ", s.agent(b))
 	case unload.CauseCompletion:

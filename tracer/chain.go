@@ -1,7 +1,6 @@
 package tracer
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
@@ -36,23 +35,24 @@ func attachToEach(callbacks []uint64, prog *ebpf.Program) (*kprobes, error) {
 	return k, nil
 }
 
-// readChain gives the addresses of the functions on the chain of that name.
-func (l *loader) readChain(name string) ([]uint64, error) {
+// readChain gives the addresses of the functions on the module notifier chain.
+func (l *loader) readChain() ([]uint64, error) {
 	if !l.CanProbe {
 		return nil, object.ErrNoTarget
 	}
-	head, err := addressOf(name)
-	if err != nil {
+	l.locate()
+	var head uint64
+	if err := l.Vars["module_chain"].Get(&head); err != nil {
 		return nil, err
+	}
+	if head == 0 {
+		return nil, unix.EPERM // everybody's kallsyms are 0 without CAP_SYSLOG
 	}
 	walk, err := l.Load(object.Candidate{Program: "read_chain", Mechanism: object.RawTP})
 	if err != nil {
 		return nil, err
 	}
 	defer walk.Close()
-	if err := l.Vars["module_chain"].Set(head); err != nil {
-		return nil, err
-	}
 	if _, err := walk.Run(&ebpf.RunOptions{}); err != nil {
 		return nil, err
 	}
@@ -67,28 +67,6 @@ func (l *loader) readChain(name string) ([]uint64, error) {
 		}
 	}
 	return chain, nil
-}
-
-// addressOf looks a symbol of the kernel's own up. It needs CAP_SYSLOG: without, all
-// addresses read as 0.
-func addressOf(symbol string) (uint64, error) {
-	f, err := os.Open("/proc/kallsyms")
-	if err != nil {
-		return 0, err
-	}
-	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		fields := strings.Fields(lines.Text())
-		if len(fields) != 3 || fields[2] != symbol {
-			continue
-		}
-		address, err := strconv.ParseUint(fields[0], 16, 64)
-		if err == nil && address == 0 {
-			err = fmt.Errorf("where %s is may not be read: %w", symbol, os.ErrPermission)
-		}
-		return address, err
-	}
-	return 0, object.ErrNoTarget
 }
 
 // kprobes are events in the kernel, by their descriptors.

@@ -27,6 +27,7 @@ type loader struct {
 	programs []*ebpf.Program
 	doubles  []double
 	links    []io.Closer
+	located  bool          // what has no type was looked up
 	symbols  *ebpf.Program // names addresses; nil where the kernel has no such thing
 	threads  *link.Iter    // over the kernel's tasks; nil likewise
 }
@@ -94,6 +95,7 @@ func (l *loader) attach(only []string) error {
 	// Without it, names come from elsewhere.
 	l.symbols, _ = l.Load(object.Candidate{Program: "symbols", Mechanism: object.RawTP})
 	l.threads, _ = l.Iterate("leftovers", "task")
+	l.locate()
 	attaching.Wait()
 	for _, t := range tries {
 		for t.failed() && t.load() {

@@ -1,7 +1,7 @@
 package tracer
 
 import (
-	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -228,32 +228,24 @@ func inFile(b *unload.Blocker, o others) {
 	}
 }
 
-// inAsync finds the asynchronous calls that are being run, all of which are
-// waited for (kernel/async.c).
+// inAsync finds the asynchronous calls that are being run, all of which are waited
+// for (kernel/async.c), and who runs the one that is named first.
 func inAsync(b *unload.Blocker, o others) {
-	const run = "async_run_entry_fn"
-	workers := o.who(func(t *task) bool { return t.in(run) })
-	var functions []string
-	for _, t := range workers {
-		if i := slices.IndexFunc(t.stack, on(run)); i > 0 {
-			f := cause.Function(t.stack[i-1])
-			if m := cause.Module(t.stack[i-1]); m != "" {
-				f += " [" + m + "]"
-			}
-			functions = append(functions, f)
+	runs := map[string][]*task{}
+	for _, t := range o.who(func(*task) bool { return true }) {
+		if i := slices.IndexFunc(t.stack, on("async_run_entry_fn")); i > 0 {
+			f := call(t.stack[i-1])
+			runs[f] = append(runs[f], t)
 		}
 	}
-	switch {
-	case len(functions) == 1:
-		b.Kind = unload.KindWork
-		name(b, workers)
-		f := functions[0]
-		b.Function, b.Module = cause.Function(f), cause.Module(f)
-	case len(workers) > 0:
-		slices.Sort(functions)
-		b.Kind = unload.KindTask
-		b.Detail = fmt.Sprintf("%d calls: %s", len(workers), strings.Join(slices.Compact(functions), ", "))
+	if b.Function == "" {
+		*b = asyncCalls(slices.Sorted(maps.Keys(runs)))
 	}
+	oldest := b.Function
+	if b.Module != "" {
+		oldest += " [" + b.Module + "]"
+	}
+	name(b, runs[oldest])
 }
 
 // inItsCode finds who is in the module's code besides the one that unloads it, if

@@ -94,7 +94,7 @@ func allowed(mechanism string, only []string) bool {
 // loadCandidate loads a program, and finds the chain that it is for.
 func (l *loader) loadCandidate(c object.Candidate) (prog *ebpf.Program, chain []uint64, err error) {
 	if c.OnChain {
-		if chain, err = l.readChain(c.Function); err != nil {
+		if chain, err = l.readChain(); err != nil {
 			return nil, nil, err
 		}
 	}

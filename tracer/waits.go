@@ -2,6 +2,7 @@ package tracer
 
 import (
 	"cmp"
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"strings"
@@ -110,12 +111,51 @@ func (a *assembler) blocker(e *bpf.UnloadWait, c unload.Cause) unload.Blocker {
 		b.Function, b.Module = a.names.function(e.Blocker.Function)
 	case kind == bpf.UnloadBlockerKindBLOCKER_WORKQUEUE && c == unload.CauseWorkqueue:
 		b = unload.Blocker{Kind: unload.KindWorkqueue, Detail: text(e.Blocker.Detail[:])}
+	case kind == bpf.UnloadBlockerKindBLOCKER_ASYNC && c == unload.CauseAsyncWork:
+		b = asyncCalls(a.pendingCalls(e))
 	case c == unload.CauseNetdevUsers && e.Interfaces == 1:
 		b = unload.Blocker{Kind: unload.KindInterface, Detail: text(e.Interface[:])}
 	case c == unload.CauseNetdevUsers && e.Interfaces > 1: // which, the kernel does not say
 		b = unload.Blocker{Kind: unload.KindInterface, Detail: fmt.Sprintf("one of %d", e.Interfaces)}
 	}
 	return b
+}
+
+// pendingCalls names the functions of asynchronous calls that were pending, the oldest
+// first.
+func (a *assembler) pendingCalls(e *bpf.UnloadWait) []string {
+	b := &e.Blocker
+	addresses := make([]uint64, 1+len(b.Detail)/8)
+	addresses[0] = b.Function
+	for i := range addresses[1:] {
+		addresses[1+i] = binary.NativeEndian.Uint64(b.Detail[8*i:])
+	}
+	var calls []string
+	for _, address := range addresses[:min(int(b.Pid), len(addresses))] {
+		if frame := a.names.at(address); frame != "" && !slices.Contains(calls, call(frame)) {
+			calls = append(calls, call(frame))
+		}
+	}
+	return calls
+}
+
+// call is a frame without what is only of the instruction.
+func call(frame string) string {
+	if m := cause.Module(frame); m != "" {
+		return cause.Function(frame) + " [" + m + "]"
+	}
+	return cause.Function(frame)
+}
+
+// asyncCalls makes asynchronous calls the blocker, by their functions.
+func asyncCalls(calls []string) unload.Blocker {
+	if len(calls) == 0 {
+		return unload.Blocker{}
+	}
+	return unload.Blocker{
+		Kind: unload.KindWork, Function: cause.Function(calls[0]), Module: cause.Module(calls[0]),
+		Detail: strings.Join(calls[1:], ", "),
+	}
 }
 
 // blockerByWaker adds to the blocker of a wait that is over what its end tells:
@@ -126,6 +166,7 @@ func blockerByWaker(w unload.Wait) unload.Blocker {
 	b := w.Blocker
 	switch {
 	case w.Waker.Kind != unload.KindTask:
+	case w.Cause == unload.CauseAsyncWork && b.Detail != "": // which of them ended last is not known
 	case b.Kind == unload.KindWork && strings.HasPrefix(w.Waker.Comm, "kworker"):
 		b.PID, b.Comm = w.Waker.PID, w.Waker.Comm
 	case w.Cause == unload.CauseAsyncWork, w.Cause == unload.CauseDeviceUsers:

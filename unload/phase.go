@@ -105,7 +105,7 @@ type Blocker struct {
 	Comm     string   `json:"comm,omitempty"`
 	Function string   `json:"function,omitempty"` // the work function, the timer's
 	Module   string   `json:"module,omitempty"`   // that Function belongs to
-	Detail   string   `json:"detail,omitempty"`   // a workqueue, interface or file by name
+	Detail   string   `json:"detail,omitempty"`   // a workqueue, interface or file by name; further calls
 	Stack    []string `json:"stack,omitempty"`    // what it was doing
 	// Candidates says, when it is above 1, that the blocker is one of so many
 	// and that it is not known which.

@@ -81,6 +81,8 @@ func byState(h hang) hang {
 		h.doing = "srcu_reader"
 	case "netdev":
 		h.blocker.Users = 1 // at least
+	case "async":
+		h.blocker.Comm, h.doing = "kworker", "hang_async_fn"
 	}
 	return h
 }

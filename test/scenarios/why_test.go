@@ -44,6 +44,8 @@ func hangs() []hang {
 		{kind: "sysfs", cause: unload.CauseKernfsDrain,
 			blocker: unload.Blocker{Kind: unload.KindFile, Comm: "cat", Detail: "/sys/kernel/hang/block"}, doing: "block_show"},
 		{kind: "netdev", cause: unload.CauseNetdevUsers, blocker: unload.Blocker{Kind: unload.KindInterface, Detail: "hang0"}},
+		{kind: "async", cause: unload.CauseAsyncWork,
+			blocker: unload.Blocker{Kind: unload.KindWork, Function: "hang_async_fn", Module: "hang", Detail: "hang_async_too_fn [hang]"}},
 	}
 }
 
@@ -128,7 +130,7 @@ func TestHangs(t *testing.T) {
 // whileIt is what is said while it hangs, when more can be seen than at the end.
 func (h hang) whileIt() hang {
 	switch h.kind {
-	case "sysfs", "srcu", "work", "workqueue":
+	case "sysfs", "srcu", "work", "workqueue", "async":
 		return byState(h)
 	}
 	return h
