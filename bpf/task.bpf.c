@@ -47,11 +47,19 @@ struct record {
 	__u32 depth;
 	__u32 pad;
 	__u64 work; // the function of the work item that it runs
+	__u64 task; // its address, never shown
 	struct barrier barrier[BARRIERS];
 	__u64 stack[TASK_DEPTH];
 };
 
 struct record record;
+
+// Where a lock has its owner and the first who waits for it, or the list of those.
+struct lock_layout {
+	__u32 owner, waiters;
+};
+
+struct lock_layout mutex_layout, rwsem_layout;
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -100,6 +108,24 @@ struct wq_barrier {
 
 enum KTHREAD_BITS {
 	KTHREAD_SHOULD_STOP = 1,
+};
+
+// A lock has the head of a list of those who wait, or, as in 7.3, a pointer to the
+// first of them.
+struct mutex___listed {
+	struct list_head wait_list;
+};
+
+struct mutex___first {
+	void *first_waiter;
+};
+
+struct rw_semaphore___listed {
+	struct list_head wait_list;
+};
+
+struct rw_semaphore___first {
+	void *first_waiter;
 };
 
 // What pt_regs is called where the number of a system call is kept.
@@ -197,6 +223,20 @@ static __always_inline void note_kthread(struct record *r, struct task_struct___
 	}
 }
 
+// WAITERS is where a lock has its waiters.
+#define WAITERS(type)                                                                              \
+	(bpf_core_field_exists(struct type##___first, first_waiter)                                \
+		 ? bpf_core_field_offset(struct type##___first, first_waiter)                      \
+		 : bpf_core_field_offset(struct type##___listed, wait_list))
+
+static __always_inline void lay_out(void)
+{
+	mutex_layout.owner = bpf_core_field_offset(struct mutex, owner);
+	mutex_layout.waiters = WAITERS(mutex);
+	rwsem_layout.owner = bpf_core_field_offset(struct rw_semaphore, owner);
+	rwsem_layout.waiters = WAITERS(rw_semaphore);
+}
+
 SEC("iter/task")
 int tasks(struct bpf_iter__task *ctx)
 {
@@ -207,7 +247,9 @@ int tasks(struct bpf_iter__task *ctx)
 
 	if (!task)
 		return 0;
+	lay_out();
 	__builtin_memset(r, 0, sizeof(*r) - sizeof(r->stack));
+	r->task = (__u64)task;
 	seen = (void *)task;
 	r->pid = task->tgid;
 	r->tid = task->pid;

@@ -13,6 +13,12 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type TaskLockLayout struct {
+	_       structs.HostLayout
+	Owner   uint32
+	Waiters uint32
+}
+
 type TaskRecord struct {
 	_          structs.HostLayout
 	Pid        uint32
@@ -28,6 +34,7 @@ type TaskRecord struct {
 	Depth      uint32
 	Pad        uint32
 	Work       uint64
+	Task       uint64
 	Barrier    [4]struct {
 		_    structs.HostLayout
 		Func uint64
@@ -47,11 +54,13 @@ type TaskSymbol struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	TaskProgSymbols = "symbols"
-	TaskProgTasks   = "tasks"
-	TaskVarAsked    = "asked"
-	TaskVarCanProbe = "can_probe"
-	TaskVarRecord   = "record"
+	TaskProgSymbols    = "symbols"
+	TaskProgTasks      = "tasks"
+	TaskVarAsked       = "asked"
+	TaskVarCanProbe    = "can_probe"
+	TaskVarMutexLayout = "mutex_layout"
+	TaskVarRecord      = "record"
+	TaskVarRwsemLayout = "rwsem_layout"
 )
 
 // LoadTask returns the embedded CollectionSpec for Task.
@@ -110,9 +119,11 @@ type TaskMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type TaskVariableSpecs struct {
-	Asked    *ebpf.VariableSpec `ebpf:"asked"`
-	CanProbe *ebpf.VariableSpec `ebpf:"can_probe"`
-	Record   *ebpf.VariableSpec `ebpf:"record"`
+	Asked       *ebpf.VariableSpec `ebpf:"asked"`
+	CanProbe    *ebpf.VariableSpec `ebpf:"can_probe"`
+	MutexLayout *ebpf.VariableSpec `ebpf:"mutex_layout"`
+	Record      *ebpf.VariableSpec `ebpf:"record"`
+	RwsemLayout *ebpf.VariableSpec `ebpf:"rwsem_layout"`
 }
 
 // TaskObjects contains all objects after they have been loaded into the kernel.
@@ -145,9 +156,11 @@ func (m *TaskMaps) Close() error {
 //
 // It can be passed to LoadTaskObjects or ebpf.CollectionSpec.LoadAndAssign.
 type TaskVariables struct {
-	Asked    *ebpf.Variable `ebpf:"asked"`
-	CanProbe *ebpf.Variable `ebpf:"can_probe"`
-	Record   *ebpf.Variable `ebpf:"record"`
+	Asked       *ebpf.Variable `ebpf:"asked"`
+	CanProbe    *ebpf.Variable `ebpf:"can_probe"`
+	MutexLayout *ebpf.Variable `ebpf:"mutex_layout"`
+	Record      *ebpf.Variable `ebpf:"record"`
+	RwsemLayout *ebpf.Variable `ebpf:"rwsem_layout"`
 }
 
 // TaskPrograms contains all programs after they have been loaded into the kernel.

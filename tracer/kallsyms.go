@@ -51,7 +51,7 @@ func (k *kallsyms) name(address uint64) string {
 	return fmt.Sprintf("%s+%#x%s", function, address-k.addresses[i], module)
 }
 
-// load reads /proc/kallsyms. What cannot be read leaves the table empty, and
+// load reads /proc/kallsyms, of functions and of variables, which locks are. What cannot be read leaves the table empty, and
 // frames without names.
 func (k *kallsyms) load() {
 	*k = kallsyms{read: time.Now()}
@@ -67,7 +67,7 @@ func (k *kallsyms) load() {
 	var symbols []symbol
 	for lines := bufio.NewScanner(f); lines.Scan(); {
 		fields := strings.Fields(lines.Text())
-		if len(fields) < 3 || !strings.ContainsAny(fields[1], "tTwW") {
+		if len(fields) < 3 || !strings.ContainsAny(fields[1], "tTwWdDbBrR") {
 			continue
 		}
 		address, err := strconv.ParseUint(fields[0], 16, 64)

@@ -1,6 +1,7 @@
 package tracer
 
 import (
+	"cmp"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -60,6 +61,8 @@ func finder(w *unload.Wait) func(*unload.Blocker, others) {
 		return inFile
 	case unload.CauseAsyncWork:
 		return inAsync
+	case unload.CauseMutex, unload.CauseRWSem:
+		return func(b *unload.Blocker, o others) { ownsLock(b, o, w.Cause) }
 	case unload.CauseDeviceUsers, unload.CauseCompletion, unload.CauseSRCU, unload.CauseOther:
 		return inItsCode
 	}
@@ -226,6 +229,22 @@ func inFile(b *unload.Blocker, o others) {
 			b.Detail = path
 		}
 	}
+}
+
+// ownsLock finds the owner of the lock that the unloading task waits for.
+func ownsLock(b *unload.Blocker, o others, kind unload.Cause) {
+	i := slices.IndexFunc(o.all, func(t task) bool { return t.tid == o.tid })
+	if i < 0 {
+		return
+	}
+	lock, ok := o.all[i].locks[kind]
+	owner := slices.IndexFunc(o.all, func(t task) bool { return t.self == lock.owner })
+	if !ok || owner < 0 {
+		return
+	}
+	t := &o.all[owner]
+	b.Kind, b.PID, b.Comm, b.Stack = unload.KindTask, t.pid, commOf(t.tid), t.stack
+	b.Detail = cmp.Or(b.Detail, lock.name)
 }
 
 // inAsync finds the asynchronous calls that are being run, all of which are waited

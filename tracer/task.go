@@ -15,6 +15,7 @@ import (
 	"github.com/modtrace/modtrace/bpf"
 	"github.com/modtrace/modtrace/cause"
 	"github.com/modtrace/modtrace/object"
+	"github.com/modtrace/modtrace/unload"
 	"github.com/modtrace/modtrace/unwind"
 )
 
@@ -34,7 +35,16 @@ type task struct {
 	awaited       []int    // the tasks that wait for that
 
 	at      unwind.Place
-	address uint64 // of the innermost frame, 0 unknown
+	address uint64                   // of the innermost frame, 0 unknown
+	self    uint64                   // the address of its task_struct
+	locks   map[unload.Cause]awaited // those that it may wait for, by kind
+}
+
+// awaited is a lock that a task waits for if it waits for one of the kind: where the
+// one kind has its owner, the other may have something else that leads to that.
+type awaited struct {
+	name  string
+	owner uint64 // the address of its task_struct
 }
 
 // in says that a function is on the task's stack; names that end in * are the
@@ -182,6 +192,7 @@ func (r *taskReader) tasks(only int) (list []task, now uint64, err error) {
 	if only == everybody {
 		list = withMissing(list)
 	}
+	r.findLocks(list)
 	return list, now, nil
 }
 
@@ -222,6 +233,7 @@ func (r *taskReader) task(record *bpf.TaskRecord, frames []uint64) task {
 		arguments:     record.Argument,
 		stack:         r.names.of(frames),
 		at:            unwind.Place{SP: record.Sp, FP: record.Fp},
+		self:          record.Task,
 	}
 	if len(frames) > 0 {
 		t.address = frames[0]
@@ -237,17 +249,54 @@ func (r *taskReader) task(record *bpf.TaskRecord, frames []uint64) task {
 	return t
 }
 
+// findLocks finds the locks that unloading tasks wait for, and their owners.
+func (r *taskReader) findLocks(list []task) {
+	known := map[uint64]bool{}
+	for i := range list {
+		known[list[i].self] = true
+	}
+	delete(known, 0)
+	isTask := func(address uint64) bool { return known[address] }
+	for i := range list {
+		if t := &list[i]; t.asleep && t.self != 0 && t.unloads() && r.open() == nil {
+			t.locks = r.locksOf(t, isTask)
+		}
+	}
+}
+
+func (r *taskReader) locksOf(t *task, isTask func(uint64) bool) map[unload.Cause]awaited {
+	locks := map[unload.Cause]awaited{}
+	for kind, layout := range map[unload.Cause]string{
+		unload.CauseMutex: bpf.TaskVarMutexLayout, unload.CauseRWSem: bpf.TaskVarRwsemLayout,
+	} {
+		var l bpf.TaskLockLayout
+		if err := r.loader.Vars[layout].Get(&l); err != nil {
+			continue
+		}
+		lock, owner, err := r.kernel.Owner(t.at, t.self, unwind.Lock{Owner: uint64(l.Owner), Waiters: uint64(l.Waiters)}, isTask)
+		if err == nil && owner != 0 {
+			name, _ := r.names.function(lock)
+			locks[kind] = awaited{name, owner}
+		}
+	}
+	return locks
+}
+
+// open prepares to read the kernel's memory.
+func (r *taskReader) open() (err error) {
+	if r.kernel == nil {
+		r.kernel, err = unwind.Open()
+	}
+	return err
+}
+
 // complete adds the frames of a sleeping task that the kernel left out.
 func (r *taskReader) complete(t *task) error {
 	if !t.asleep || t.address == 0 {
 		return nil
 	}
-	if r.kernel == nil {
-		k, err := unwind.Open()
-		if err != nil {
-			return err
-		}
-		r.kernel = k
+	if err := r.open(); err != nil {
+		return err
 	}
 	frames, err := r.kernel.Until(t.at, t.address)
 	if err != nil {

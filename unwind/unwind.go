@@ -1,7 +1,7 @@
 // Package unwind finds the frames that the kernel leaves out of the stack of a
 // sleeping task: those of its scheduler, of which mutexes and completions are
-// part (kernel/stacktrace.c, stack_trace_save_tsk). It reads the kernel's memory
-// in /proc/kcore and changes nothing.
+// part (kernel/stacktrace.c, stack_trace_save_tsk), and the lock that it waits for. It
+// reads the kernel's memory in /proc/kcore and changes nothing.
 package unwind
 
 import (
@@ -23,7 +23,8 @@ type Place struct{ SP, FP uint64 }
 // Kernel knows how frames lie on the stacks of the running kernel.
 type Kernel struct {
 	memory Memory
-	orc    *orc // nil where frames are linked by their pointers
+	orc    *orc                 // nil where frames are linked by their pointers
+	find   func() (*orc, error) // does so once it is needed: it takes a tenth of a second
 	// switched reads where a task goes on when it is switched to.
 	switched func(Memory, Place) (frame, error)
 }
@@ -40,10 +41,7 @@ func Open() (*Kernel, error) {
 	}
 	k := &Kernel{memory: m, switched: switchedARM64}
 	if runtime.GOARCH == "amd64" {
-		k.switched = switchedX86
-		if k.orc, err = findORC(); err != nil {
-			return nil, errors.Join(err, m.Close())
-		}
+		k.switched, k.find = switchedX86, findORC
 	}
 	return k, nil
 }
@@ -68,6 +66,13 @@ var errLost = errors.New("the stack leads elsewhere")
 // the one whose address is known. A walk that does not arrive there gives an
 // error and no frames.
 func (k *Kernel) Until(at Place, known uint64) ([]uint64, error) {
+	if k.find != nil {
+		var err error
+		if k.orc, err = k.find(); err != nil {
+			return nil, err
+		}
+		k.find = nil
+	}
 	f, err := k.switched(k.memory, at)
 	var list []uint64
 	for err == nil && len(list) < maxFrames {

@@ -97,3 +97,47 @@ func TestLinked(t *testing.T) {
 		t.Errorf("a circle: %x", got)
 	}
 }
+
+// TestOwner finds the lock behind one of two who wait for it, by the first who waits
+// and by the head of a list.
+func TestOwner(t *testing.T) {
+	const (
+		sp, other    = 0x8000, 0xc100 // stacks
+		lock, holder = 0x20000, 0x30000
+		me, she      = 0x41000, 0x42000
+		waiter       = sp + 16
+	)
+	layout := Lock{Owner: 0, Waiters: 16}
+	isTask := func(a uint64) bool { return a == holder || a == me || a == she }
+	stack := func(list ...uint64) []byte {
+		return append(words(list...), make([]byte, stackSize-8*len(list))...)
+	}
+	ring := ram{
+		sp:    stack(7, lock, other, other, me),
+		other: words(waiter, waiter, she),
+		lock:  words(holder|1, 0, other),
+	}
+	list := ram{
+		sp:    stack(7, lock, lock+16, other, me),
+		other: words(waiter, lock+16, she),
+		lock:  words(holder|1, 0, other, waiter),
+	}
+	for name, m := range map[string]ram{"ring": ring, "list": list} {
+		k := &Kernel{memory: m}
+		at, owner, err := k.Owner(Place{SP: sp}, me, layout, isTask)
+		if at != lock || owner != holder || err != nil {
+			t.Errorf("%s: lock %#x, owner %#x, %v", name, at, owner, err)
+		}
+		if _, owner, err := k.Owner(Place{SP: sp}, 0x43000, layout, isTask); owner != 0 || err != nil {
+			t.Errorf("%s: who does not wait, waits for %#x, %v", name, owner, err)
+		}
+		if _, owner, err := k.Owner(Place{SP: sp}, me, layout, func(uint64) bool { return false }); owner != 0 || err != nil {
+			t.Errorf("%s: the owner is gone, and said to be %#x, %v", name, owner, err)
+		}
+	}
+	copy(ring[other], words(0, 0, she))
+	k := &Kernel{memory: ring}
+	if _, owner, err := k.Owner(Place{SP: sp}, me, layout, isTask); owner != 0 || err != nil {
+		t.Errorf("on a list that changes: owner %#x, %v", owner, err)
+	}
+}

@@ -74,8 +74,6 @@ func byState(h hang) hang {
 		h.blocker.Detail = "events"
 	case "workqueue":
 		h.blocker.Comm, h.blocker.Function, h.blocker.Module = "kworker", "hang_work_fn", "hang"
-	case "mutex", "rwsem":
-		h.blocker, h.doing = unload.Blocker{}, "" // the owner is only seen when the wait begins
 	case "srcu":
 		h.blocker = unload.Blocker{Kind: unload.KindTask, Comm: "hang-helper", Detail: "the only task in the module's code"}
 		h.doing = "srcu_reader"
