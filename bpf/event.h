@@ -133,7 +133,7 @@ struct wait {
 	struct blocker blocker;
 	__u8 interface[COMM_LEN]; // the last to be unregistered, of so many; much
 	__u32 interfaces;	  // else is waited for before its users are
-	__u32 pad;
+	__u32 callbacks;	  // of RCU that were pending, in rcu_barrier
 	__u64 stack[STACK_DEPTH];
 };
 

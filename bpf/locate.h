@@ -8,14 +8,21 @@
 
 #include "state.h"
 
+#define FIND(symbol, into)                                                                         \
+	({                                                                                         \
+		static const char name[] = symbol;                                                 \
+		bpf_kallsyms_lookup_name(name, sizeof(name), 0, &into);                            \
+	})
+
 // locate looks them up. Since 5.16.
 SEC("syscall")
 int locate(void *ctx)
 {
-	static const char chain[] = "module_notify_list", pending[] = "async_global_pending";
-
-	bpf_kallsyms_lookup_name(chain, sizeof(chain), 0, &module_chain);
-	bpf_kallsyms_lookup_name(pending, sizeof(pending), 0, &async_pending);
+	FIND("module_notify_list", module_chain);
+	FIND("async_global_pending", async_pending);
+	FIND("rcu_barrier", rcu_barrier_at);
+	FIND("rcu_data", rcu_data_at);
+	FIND("__per_cpu_offset", per_cpu_offset_at);
 	return 0;
 }
 

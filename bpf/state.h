@@ -43,8 +43,9 @@ volatile bool wake_at_switch;
 // The address of the module notifier chain, once it was looked up or called.
 __u64 module_chain;
 
-// That of the list of pending asynchronous calls, if it could be looked up.
-__u64 async_pending;
+// That of the list of pending asynchronous calls, if it could be looked up, and
+// those of what tells how many RCU callbacks there are.
+__u64 async_pending, rcu_barrier_at, rcu_data_at, per_cpu_offset_at;
 
 // Events made and events that found no room, by kind.
 __u64 produced[KINDS];

@@ -271,7 +271,7 @@ type UnloadWait struct {
 	}
 	Interface  [16]uint8
 	Interfaces uint32
-	Pad        uint32
+	Callbacks  uint32
 	Stack      [64]uint64
 }
 
@@ -405,13 +405,17 @@ const (
 	UnloadVarAsyncPending            = "async_pending"
 	UnloadVarCanProbe                = "can_probe"
 	UnloadVarChain                   = "chain"
+	UnloadVarCpus                    = "cpus"
 	UnloadVarCrowded                 = "crowded"
 	UnloadVarFreedFrom               = "freed_from"
 	UnloadVarFreedSize               = "freed_size"
 	UnloadVarGate                    = "gate"
 	UnloadVarLost                    = "lost"
 	UnloadVarModuleChain             = "module_chain"
+	UnloadVarPerCpuOffsetAt          = "per_cpu_offset_at"
 	UnloadVarProduced                = "produced"
+	UnloadVarRcuBarrierAt            = "rcu_barrier_at"
+	UnloadVarRcuDataAt               = "rcu_data_at"
 	UnloadVarRootPid                 = "root_pid"
 	UnloadVarUnprobed                = "unprobed"
 	UnloadVarUnusedBegin             = "unused_begin"
@@ -583,13 +587,17 @@ type UnloadVariableSpecs struct {
 	AsyncPending      *ebpf.VariableSpec `ebpf:"async_pending"`
 	CanProbe          *ebpf.VariableSpec `ebpf:"can_probe"`
 	Chain             *ebpf.VariableSpec `ebpf:"chain"`
+	Cpus              *ebpf.VariableSpec `ebpf:"cpus"`
 	Crowded           *ebpf.VariableSpec `ebpf:"crowded"`
 	FreedFrom         *ebpf.VariableSpec `ebpf:"freed_from"`
 	FreedSize         *ebpf.VariableSpec `ebpf:"freed_size"`
 	Gate              *ebpf.VariableSpec `ebpf:"gate"`
 	Lost              *ebpf.VariableSpec `ebpf:"lost"`
 	ModuleChain       *ebpf.VariableSpec `ebpf:"module_chain"`
+	PerCpuOffsetAt    *ebpf.VariableSpec `ebpf:"per_cpu_offset_at"`
 	Produced          *ebpf.VariableSpec `ebpf:"produced"`
+	RcuBarrierAt      *ebpf.VariableSpec `ebpf:"rcu_barrier_at"`
+	RcuDataAt         *ebpf.VariableSpec `ebpf:"rcu_data_at"`
 	RootPid           *ebpf.VariableSpec `ebpf:"root_pid"`
 	Unprobed          *ebpf.VariableSpec `ebpf:"unprobed"`
 	UnusedBegin       *ebpf.VariableSpec `ebpf:"unused_begin"`
@@ -656,13 +664,17 @@ type UnloadVariables struct {
 	AsyncPending      *ebpf.Variable `ebpf:"async_pending"`
 	CanProbe          *ebpf.Variable `ebpf:"can_probe"`
 	Chain             *ebpf.Variable `ebpf:"chain"`
+	Cpus              *ebpf.Variable `ebpf:"cpus"`
 	Crowded           *ebpf.Variable `ebpf:"crowded"`
 	FreedFrom         *ebpf.Variable `ebpf:"freed_from"`
 	FreedSize         *ebpf.Variable `ebpf:"freed_size"`
 	Gate              *ebpf.Variable `ebpf:"gate"`
 	Lost              *ebpf.Variable `ebpf:"lost"`
 	ModuleChain       *ebpf.Variable `ebpf:"module_chain"`
+	PerCpuOffsetAt    *ebpf.Variable `ebpf:"per_cpu_offset_at"`
 	Produced          *ebpf.Variable `ebpf:"produced"`
+	RcuBarrierAt      *ebpf.Variable `ebpf:"rcu_barrier_at"`
+	RcuDataAt         *ebpf.Variable `ebpf:"rcu_data_at"`
 	RootPid           *ebpf.Variable `ebpf:"root_pid"`
 	Unprobed          *ebpf.Variable `ebpf:"unprobed"`
 	UnusedBegin       *ebpf.Variable `ebpf:"unused_begin"`

@@ -7,6 +7,7 @@
 #ifndef MODTRACE_WAIT_H
 #define MODTRACE_WAIT_H
 
+#include "barrier.h"
 #include "caller.h"
 
 // Frames of the module's own code can only be named while the module is there, so
@@ -89,6 +90,7 @@ static __noinline int go_off(void *ctx, struct slot *s, bool preempted)
 		s->end.at[stage] = w->since;
 	s->end.off_since = w->since;
 	w->depth = preempted ? 0 : stack_into(ctx, w->stack, sizeof(w->stack));
+	w->callbacks = in_barrier(w) ? count_callbacks() : 0;
 	send_wait(s);
 	if (stage <= AT_NOTIFY && w->number <= FIRST_WAITS && !preempted)
 		gate.wake = 1;

@@ -127,6 +127,7 @@ func (s screen) alike(waits []unload.Wait) []unload.Wait {
 		}
 		all[i].Count = max(all[i].Count, 1) + max(w.Count, 1)
 		all[i].Duration += w.Duration
+		all[i].Callbacks = max(all[i].Callbacks, w.Callbacks)
 		if w.Longest > all[i].Longest {
 			all[i].Longest, all[i].Waker = w.Longest, w.Waker
 		}
@@ -145,6 +146,7 @@ func (s screen) waitBranch(w unload.Wait, was string) branch {
 			text += ", the longest " + s.duration(w.Longest)
 		}
 	}
+	text += suffix(", ", pendingCallbacks(w))
 	text += suffix("; in ", s.spot(w.Stack))
 	text += suffix("; ", s.busy(w.Blocker, was))
 	if informs(w) {
@@ -155,6 +157,17 @@ func (s screen) waitBranch(w unload.Wait, was string) branch {
 		b.more = s.stacks(w)
 	}
 	return b
+}
+
+// pendingCallbacks says how many RCU callbacks were waited for, if that is known.
+func pendingCallbacks(w unload.Wait) string {
+	switch {
+	case w.Callbacks == 0:
+		return ""
+	case w.Count > 1:
+		return fmt.Sprintf("up to %d pending", w.Callbacks)
+	}
+	return fmt.Sprintf("%d pending", w.Callbacks)
 }
 
 // several names what was waited for many times.

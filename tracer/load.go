@@ -65,7 +65,12 @@ func configure(spec *ebpf.CollectionSpec, o Options, canProbe bool) error {
 	if o.RingBytes != 0 {
 		ring.MaxEntries = uint32(o.RingBytes)
 	}
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return fmt.Errorf("counting processors: %w", err)
+	}
 	set := map[string]any{
+		"cpus":          uint32(cpus),
 		"root_pid":      uint32(o.Below),
 		"can_probe":     canProbe,
 		"wake_at_bytes": ring.MaxEntries / 4,

@@ -8,8 +8,18 @@ import (
 
 	"github.com/cilium/ebpf"
 
+	"github.com/modtrace/modtrace/bpf"
 	"github.com/modtrace/modtrace/object"
 )
+
+// located has the variables that hold the addresses of symbols.
+var located = map[string]string{
+	"module_notify_list":   bpf.UnloadVarModuleChain,
+	"async_global_pending": bpf.UnloadVarAsyncPending,
+	"rcu_barrier":          bpf.UnloadVarRcuBarrierAt,
+	"rcu_data":             bpf.UnloadVarRcuDataAt,
+	"__per_cpu_offset":     bpf.UnloadVarPerCpuOffsetAt,
+}
 
 // locate looks up what programs read at its address: by a program of its own, or
 // in /proc/kallsyms, which takes a tenth of a second, where the kernel has no such
@@ -24,8 +34,9 @@ func (l *loader) locate() {
 		_ = p.Close()
 		return
 	}
-	where := map[string]*ebpf.Variable{
-		"module_notify_list": l.Vars["module_chain"], "async_global_pending": l.Vars["async_pending"],
+	where := map[string]*ebpf.Variable{}
+	for symbol, variable := range located {
+		where[symbol] = l.Vars[variable]
 	}
 	f, err := os.Open("/proc/kallsyms")
 	if err != nil {

@@ -75,6 +75,7 @@ func (p *pending) addWait(boundary uint32, w unload.Wait) {
 		return
 	}
 	f.wait.Count++
+	f.wait.Callbacks = max(f.wait.Callbacks, w.Callbacks)
 	f.wait.Duration += w.Duration
 	if w.Longest > f.wait.Longest {
 		f.wait.Longest, f.wait.Waker = w.Longest, w.Waker
@@ -91,6 +92,9 @@ func (a *assembler) begun(e *bpf.UnloadWait) *begunWait {
 	b.wait.Stack = belowSwitch(a.names.of(e.Stack[:e.Depth]))
 	b.wait.Cause = cause.Of(b.wait.Stack)
 	b.wait.Blocker = a.blocker(e, b.wait.Cause)
+	if b.wait.Cause == unload.CauseRCUBarrier {
+		b.wait.Callbacks = int64(e.Callbacks)
+	}
 	return b
 }
 

@@ -61,6 +61,9 @@ type Wait struct {
 	Blocker  Blocker  `json:"blocker"` // who was waited for
 	Waker    Blocker  `json:"waker"`   // who ended the longest of them
 	Stack    []string `json:"stack"`   // innermost first: function+0xoffset [module]
+	// Callbacks is how many RCU callbacks of the whole machine were pending when an
+	// rcu_barrier began to wait, the most of those folded here; 0 unknown.
+	Callbacks int64 `json:"callbacks,omitempty"`
 }
 
 // Cause classifies a wait by what the kernel was doing.

@@ -277,6 +277,32 @@ func TestManyGracePeriods(t *testing.T) {
 	}
 }
 
+// TestCallbacks says how many RCU callbacks an unload had to wait for: the module's,
+// and whatever else the machine had.
+func TestCallbacks(t *testing.T) {
+	guest(t)
+	const least, most = 5001, 5001 + 3000
+	unloaded := func(flags ...string) ran {
+		fixture(t, "slow", "rcu_barrier=1", fmt.Sprint("callbacks=", least-1))
+		return run(t, append(append([]string{"run"}, flags...), "--", "busybox", "rmmod", "slow")...)
+	}
+	u := unloaded("--json").only(t)
+	conserved(t, u)
+	var pending int64
+	for _, w := range phase(t, u, unload.Exit).Waits {
+		if pending = max(pending, w.Callbacks); w.Callbacks != 0 && w.Cause != unload.CauseRCUBarrier {
+			t.Errorf("callbacks of another wait: %+v", w)
+		}
+	}
+	if pending < least || pending > most {
+		t.Errorf("%d callbacks were pending, want %d and some", pending, least)
+	}
+	table := unloaded().stdout
+	if want := regexp.MustCompile(`RCU callbacks, [5678]\d\d\d pending`); !want.MatchString(oneLine(table)) {
+		t.Errorf("no %q in:\n%s", want, table)
+	}
+}
+
 const manyBarriers, manyGracePeriods = 5, 20
 
 func loadGracePeriods(t *testing.T) {
