@@ -89,19 +89,19 @@ static __always_inline int await_netdev(bool direct, struct net_device *dev)
 // await_async notes the oldest of all asynchronous calls that are pending, of the
 // whole machine: all are waited for. Others may come and go meanwhile; what was freed
 // has no function that can be named.
-static __always_inline void await_async(void)
+static __noinline int await_async(void)
 {
 	struct list_head *head = (void *)async_pending, *at = NULL;
 	struct blocker *b;
 
 	if (!head || !can_probe)
-		return;
+		return 0;
 	bpf_core_read(&at, sizeof(at), &head->next);
 	if (!at || at == head)
-		return;
+		return 0;
 	b = about_to(BLOCKER_ASYNC);
 	if (!b)
-		return;
+		return 0;
 	__builtin_memset(b->detail, 0, sizeof(b->detail));
 	for (__u32 i = 0; i < CALLS && at && at != head; i++) {
 		struct async_entry *entry =
@@ -112,6 +112,7 @@ static __always_inline void await_async(void)
 		bpf_core_read(&at, sizeof(at), &at->next);
 		b->pid++;
 	}
+	return 0;
 }
 
 // TOLD makes the programs at the entry of a function whose first argument says

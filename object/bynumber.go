@@ -33,11 +33,23 @@ func (o *Object) loadByNumber(c Candidate) (*ebpf.Program, error) {
 	err = ErrNoTarget
 	for _, id := range o.types.numbers[c.Target()] {
 		var prog *ebpf.Program
-		if prog, err = loadProgram(c.Program, spec.License, code, attachTypes[c.Mechanism], id); err == nil {
+		if prog, err = loadProgram(c.Program, spec, code, attachTypes[c.Mechanism], id); err == nil {
 			return prog, nil
 		}
 	}
 	return nil, err
+}
+
+// loadToRun loads a program that is attached to nothing. The library would tell the
+// kernel of all its types and lines, which takes longer than all the rest.
+func (o *Object) loadToRun(c Candidate) (*ebpf.Program, error) {
+	spec := o.spec.Programs[c.Program]
+	code, err := o.link(spec)
+	if err != nil {
+		return nil, fmt.Errorf("linking %s: %w", c.Program, err)
+	}
+	defer code.close()
+	return loadProgram(c.Program, spec, code, ebpf.AttachNone, 0)
 }
 
 // attachTypes has the mechanisms that attach by type.
@@ -137,13 +149,14 @@ type programAttributes struct {
 	_            uint32
 }
 
-func loadProgram(name, license string, program *linked, at ebpf.AttachType, to btf.TypeID) (*ebpf.Program, error) {
-	text, err := unix.BytePtrFromString(license)
+func loadProgram(name string, spec *ebpf.ProgramSpec, program *linked, at ebpf.AttachType, to btf.TypeID) (*ebpf.Program, error) {
+	text, err := unix.BytePtrFromString(spec.License)
 	if err != nil {
 		return nil, err
 	}
 	attr := programAttributes{
-		programType:  unix.BPF_PROG_TYPE_TRACING,
+		programType:  uint32(spec.Type),
+		flags:        spec.Flags,
 		instructions: uint32(len(program.code) / asm.InstructionSize),
 		code:         unsafe.Pointer(&program.code[0]),
 		license:      unsafe.Pointer(text),

@@ -23,6 +23,7 @@ const (
 	TPBTF     = "tp_btf"
 	RawTP     = "raw_tp"
 	Iterator  = "iter"
+	Run       = "run" // it is attached to nothing: the reader runs it
 )
 
 // Candidate is one way to see something: a BPF program, how it is attached and to
@@ -157,6 +158,9 @@ func (o *Object) CreateMaps() error {
 
 // Load loads the program of one candidate, which is then the caller's.
 func (o *Object) Load(c Candidate) (*ebpf.Program, error) {
+	if c.Mechanism == Run {
+		return o.loadToRun(c)
+	}
 	if attachTypes[c.Mechanism] != ebpf.AttachNone {
 		if !o.Typed || !o.Knows(c.Target()) {
 			return nil, ErrNoTarget

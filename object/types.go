@@ -93,8 +93,11 @@ func pickTypes(raw []byte, names map[string]bool) (*kernelTypes, error) {
 	picked := &kernelTypes{numbers: map[string][]btf.TypeID{}}
 	keep, filter := make([]bool, len(t.at)), newFilter(names)
 	for id := uint32(1); id < uint32(len(t.at)); id++ {
-		name := t.name(t.word(t.at[id]))
-		if kind, _ := t.kind(t.at[id]); filter.passes(name) && roots[kind] && names[string(name)] {
+		name, ok := filter.wanted(t, t.word(t.at[id]))
+		if !ok {
+			continue
+		}
+		if kind, _ := t.kind(t.at[id]); roots[kind] && names[string(name)] {
 			t.mark(id, keep)
 			picked.numbers[string(name)] = append(picked.numbers[string(name)], btf.TypeID(id))
 		}
@@ -108,20 +111,31 @@ var roots = [kinds]bool{
 	kindStruct: true, kindUnion: true, kindEnum: true, kindEnum64: true, kindTypedef: true, kindFunction: true,
 }
 
-// filter sorts out nearly all names that are not wanted, in no time: by their
-// first letter and their length.
-type filter [256]uint64
+// filter sorts out nearly all names that are not wanted, in no time: by how they
+// begin, and then by their length.
+type filter struct {
+	begins  [1 << 16]bool
+	lengths [256]uint64
+}
 
 func newFilter(names map[string]bool) *filter {
 	f := &filter{}
 	for name := range names {
-		f[name[0]] |= 1 << (len(name) % 64)
+		f.begins[beginning(name+"\x00")] = true
+		f.lengths[name[0]] |= 1 << (len(name) % 64)
 	}
 	return f
 }
 
-func (f *filter) passes(name []byte) bool {
-	return len(name) > 0 && f[name[0]]>>(len(name)%64)&1 != 0
+func beginning[T string | []byte](name T) uint16 { return uint16(name[0])<<8 | uint16(name[1]) }
+
+// wanted gives the name at a place if it may be one of those.
+func (f *filter) wanted(t *types, at uint32) ([]byte, bool) {
+	if at == 0 || at+1 >= uint32(len(t.names)) || !f.begins[beginning(t.names[at:at+2])] {
+		return nil, false
+	}
+	name := t.name(at)
+	return name, len(name) > 0 && f.lengths[name[0]]>>(len(name)%64)&1 != 0
 }
 
 func readTypes(raw []byte) (*types, error) {

@@ -48,7 +48,7 @@ func (l *loader) readChain() ([]uint64, error) {
 	if head == 0 {
 		return nil, unix.EPERM // everybody's kallsyms are 0 without CAP_SYSLOG
 	}
-	walk, err := l.Load(object.Candidate{Program: "read_chain", Mechanism: object.RawTP})
+	walk, err := l.Load(object.Candidate{Program: "read_chain", Mechanism: object.Run})
 	if err != nil {
 		return nil, err
 	}

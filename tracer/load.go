@@ -98,7 +98,7 @@ func (l *loader) attach(only []string) error {
 		}
 	}
 	// Without it, names come from elsewhere.
-	l.symbols, _ = l.Load(object.Candidate{Program: "symbols", Mechanism: object.RawTP})
+	l.symbols, _ = l.Load(object.Candidate{Program: "symbols", Mechanism: object.Run})
 	l.threads, _ = l.Iterate("leftovers", "task")
 	l.locate()
 	attaching.Wait()

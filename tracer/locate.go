@@ -29,7 +29,7 @@ func (l *loader) locate() {
 		return
 	}
 	l.located = true
-	if p, err := l.Load(object.Candidate{Program: "locate"}); err == nil {
+	if p, err := l.Load(object.Candidate{Program: "locate", Mechanism: object.Run}); err == nil {
 		_, _ = p.Run(&ebpf.RunOptions{}) // a failure shows as nothing found
 		_ = p.Close()
 		return

@@ -120,7 +120,7 @@ func newTaskReader(o Options, n *names) (*taskReader, error) {
 		return nil, joinClose(object.Explain("loading the task iterator", err), l)
 	}
 	if n == nil {
-		l.symbols, _ = l.Load(object.Candidate{Program: "symbols", Mechanism: object.RawTP}) // without it, names come from elsewhere
+		l.symbols, _ = l.Load(object.Candidate{Program: "symbols", Mechanism: object.Run}) // without it, names come from elsewhere
 		n = newNames(l.asker())
 	}
 	r := &taskReader{loader: l, names: n, iter: it}
