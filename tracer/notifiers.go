@@ -8,6 +8,7 @@ import (
 
 	"github.com/modtrace/modtrace/bpf"
 	"github.com/modtrace/modtrace/cause"
+	"github.com/modtrace/modtrace/symbols"
 	"github.com/modtrace/modtrace/unload"
 )
 
@@ -24,7 +25,7 @@ func (a *assembler) notifiers(e *bpf.UnloadEnd, missing *[]string) []unload.Noti
 			until = called[i+1].Since
 		}
 		n := unload.Notifier{Duration: max(int64(until-c.Since), 0), Exact: true}
-		n.Callback, n.Module = a.names.function(c.Function)
+		n.Callback, n.Module = a.names.Function(c.Function)
 		list = append(list, n)
 	}
 	if more := int(e.Callbacks) - len(called); more > 0 {
@@ -79,7 +80,7 @@ func callbackIn(stack []string) (frame string, ok bool) {
 		f, below := stack[i-1], cause.Function(stack[i])
 		switch {
 		case below != "notifier_call_chain" && below != "blocking_notifier_call_chain", cause.Function(f) == "notifier_call_chain":
-		case below == "blocking_notifier_call_chain" && locks(cause.Function(f)), f == unnamed:
+		case below == "blocking_notifier_call_chain" && locks(cause.Function(f)), f == symbols.Unnamed:
 			return "", false
 		default:
 			return f, true

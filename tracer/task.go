@@ -15,6 +15,7 @@ import (
 	"github.com/modtrace/modtrace/bpf"
 	"github.com/modtrace/modtrace/cause"
 	"github.com/modtrace/modtrace/object"
+	"github.com/modtrace/modtrace/symbols"
 	"github.com/modtrace/modtrace/unwind"
 )
 
@@ -84,13 +85,13 @@ func isDelete(frame string) bool {
 type taskReader struct {
 	loader *loader
 	iter   *link.Iter
-	names  *names
+	names  *symbols.Names
 	kernel *unwind.Kernel // once it is needed
 }
 
 // newTaskReader prepares for reading. What names addresses may be given, since it
 // takes time to set up.
-func newTaskReader(o Options, n *names) (*taskReader, error) {
+func newTaskReader(o Options, n *symbols.Names) (*taskReader, error) {
 	spec, err := bpf.LoadTask()
 	if err != nil {
 		return nil, fmt.Errorf("reading the BPF object: %w", err)
@@ -111,7 +112,7 @@ func newTaskReader(o Options, n *names) (*taskReader, error) {
 	}
 	if n == nil {
 		l.symbols, _ = l.Load(object.Candidate{Program: "symbols", Mechanism: object.RawTP}) // without it, names come from elsewhere
-		n = newNames(l.asker())
+		n = symbols.New(l.asker())
 	}
 	r := &taskReader{loader: l, names: n, iter: it}
 	return r, nil
@@ -131,7 +132,7 @@ func (r *taskReader) close() error {
 
 // allTasks reads all tasks of the machine, by /proc when the kernel does not let
 // them be read otherwise.
-func allTasks(o Options, n *names) []task {
+func allTasks(o Options, n *symbols.Names) []task {
 	r, err := newTaskReader(o, n)
 	if err != nil {
 		return procTasks()
@@ -220,17 +221,17 @@ func (r *taskReader) task(record *bpf.TaskRecord, frames []uint64) task {
 		arrived:       record.Arrived,
 		call:          int64(record.Call),
 		arguments:     record.Argument,
-		stack:         r.names.of(frames),
+		stack:         r.names.Of(frames),
 		at:            unwind.Place{SP: record.Sp, FP: record.Fp},
 	}
 	if len(frames) > 0 {
 		t.address = frames[0]
 	}
 	if record.Work != 0 {
-		t.work = r.names.at(record.Work)
+		t.work = r.names.At(record.Work)
 	}
 	for _, b := range record.Barrier {
-		if cause.Function(r.names.at(b.Func)) == "wq_barrier_func" {
+		if cause.Function(r.names.At(b.Func)) == "wq_barrier_func" {
 			t.awaited = append(t.awaited, int(b.Tid))
 		}
 	}
@@ -253,6 +254,6 @@ func (r *taskReader) complete(t *task) error {
 	if err != nil {
 		return fmt.Errorf("following the stack of task %d: %w", t.tid, err)
 	}
-	t.stack = append(r.names.of(frames), t.stack...)
+	t.stack = append(r.names.Of(frames), t.stack...)
 	return nil
 }

@@ -50,7 +50,7 @@ func (t *try) load() bool {
 // attach attaches what was loaded.
 func (t *try) attach() {
 	c := t.hook.candidates[t.next]
-	t.link, t.err = attachProgram(c, t.program)
+	t.link, t.err = object.Attach(c, t.program)
 	if t.err != nil {
 		t.failedBecause(c)
 		t.err = errors.Join(t.err, t.program.Close())
@@ -80,17 +80,4 @@ func (t *try) planned() unload.Hook {
 
 func allowed(mechanism string, only []string) bool {
 	return len(only) == 0 || slices.Contains(only, mechanism)
-}
-
-func attachProgram(c object.Candidate, prog *ebpf.Program) (link.Link, error) {
-	switch c.Mechanism {
-	case object.Kprobe:
-		return link.Kprobe(c.Function, prog, nil)
-	case object.Kretprobe:
-		return link.Kretprobe(c.Function, prog, nil)
-	case object.RawTP:
-		return link.AttachRawTracepoint(link.RawTracepointOptions{Name: c.Function, Program: prog})
-	default:
-		return link.AttachTracing(link.TracingOptions{Program: prog})
-	}
 }
