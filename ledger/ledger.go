@@ -38,6 +38,7 @@ type Ledger struct {
 	reader *ringbuf.Reader
 	names  *symbols.Names
 	start  time.Time
+	clock  clock // for what comes as it happens
 
 	initial int64 // references when the watch began
 	before  initial
@@ -202,6 +203,7 @@ func (l *Ledger) read(each func(unload.Ref) error) error {
 	var record ringbuf.Record
 	deadline := time.Now().Add(patience)
 	l.reader.SetDeadline(deadline)
+	l.clock = newClock()
 	for {
 		err := l.reader.ReadInto(&record)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -241,7 +243,7 @@ func (l *Ledger) take(e bpf.LedgerEvent) (ref unload.Ref, ok bool) {
 
 func (l *Ledger) ref(e bpf.LedgerEvent, kind bpf.LedgerEventKind) unload.Ref {
 	ref := unload.Ref{
-		Type: unload.TypeRef, Op: "get", Module: l.module, Time: wall(e.Time),
+		Type: unload.TypeRef, Op: "get", Module: l.module, Time: l.clock.of(e.Time),
 		PID: int(e.Pid), TID: int(e.Tid), Comm: text(e.Comm[:]), Site: l.site(e.Address), Held: -1, Load: int64(e.Load),
 	}
 	if kind == bpf.LedgerEventKindEVENT_PUT {
@@ -274,7 +276,7 @@ func (l *Ledger) Ledger() (unload.Ledger, error) {
 			return unload.Ledger{}, err
 		}
 		m := readModule(l.module)
-		b.State, b.Refcount, b.Time = m.state, m.refcount, time.Now().UTC()
+		b.State, b.Refcount = m.state, m.refcount
 		if pages, err = l.kernel.pages(); err != nil {
 			return unload.Ledger{}, err
 		}
@@ -287,7 +289,9 @@ func (l *Ledger) Ledger() (unload.Ledger, error) {
 		b.Missing = append(b.Missing, "the count and the ledger at one time: they did not stand still")
 	}
 	b.Gets, b.Puts, b.Loads = int64(s.totals.Gets), int64(s.totals.Puts), int64(s.loads)
-	rows := l.rows(pages, monotonic())
+	c := newClock()
+	b.Time = c.wall
+	rows := l.rows(pages, c)
 	settle(&b, rows, l.before.clone(), int64(s.loads))
 	if s.loader != 0 && b.State == "coming" && b.Unexplained > 0 {
 		b.Before, b.Unexplained = b.Before+1, b.Unexplained-1 // the loading itself
@@ -297,8 +301,8 @@ func (l *Ledger) Ledger() (unload.Ledger, error) {
 	for i := range rows {
 		r := &rows[i]
 		if len(r.open) > 0 {
-			r.Since = wall(r.open[0])
-			r.HeldMax = max(r.HeldMax, int64(monotonic()-r.open[0]))
+			r.Since = c.of(r.open[0])
+			r.HeldMax = max(r.HeldMax, int64(c.monotonic-r.open[0]))
 		}
 		all.Entries = append(all.Entries, r.Refs)
 	}

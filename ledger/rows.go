@@ -28,13 +28,13 @@ func decode(raw []byte) (e bpf.LedgerEvent, err error) {
 }
 
 // rows are the entries for the pages, and for those that were torn out.
-func (l *Ledger) rows(pages map[bpf.LedgerPageKey]*bpf.LedgerPage, now uint64) []row {
+func (l *Ledger) rows(pages map[bpf.LedgerPageKey]*bpf.LedgerPage, c clock) []row {
 	var all []row
 	keys := slices.SortedFunc(maps.Keys(pages), func(a, b bpf.LedgerPageKey) int {
 		return cmp.Or(cmp.Compare(a.Load, b.Load), cmp.Compare(a.Pid, b.Pid))
 	})
 	for _, key := range keys {
-		all = append(all, l.rowsOf(key, pages[key], now)...)
+		all = append(all, l.rowsOf(key, pages[key], c)...)
 	}
 	for _, r := range l.retired {
 		all = append(all, *r)
@@ -43,9 +43,9 @@ func (l *Ledger) rows(pages map[bpf.LedgerPageKey]*bpf.LedgerPage, now uint64) [
 }
 
 // rowsOf are the entries for one page.
-func (l *Ledger) rowsOf(key bpf.LedgerPageKey, page *bpf.LedgerPage, now uint64) []row {
+func (l *Ledger) rowsOf(key bpf.LedgerPageKey, page *bpf.LedgerPage, c clock) []row {
 	var all []row
-	comm, gone := process(int(key.Pid), wall(page.Site[0].First))
+	comm, gone := process(int(key.Pid), c.of(page.Site[0].First))
 	for i, s := range page.Site {
 		if s.Address == 0 {
 			break
@@ -55,7 +55,7 @@ func (l *Ledger) rowsOf(key bpf.LedgerPageKey, page *bpf.LedgerPage, now uint64)
 		r.Refs = unload.Refs{
 			Type: unload.TypeRefs, Module: l.module, Site: l.site(s.Address), PID: int(key.Pid),
 			Comm: cmp.Or(comm, text(page.Comm[:])), Gets: int64(s.Gets), Puts: int64(s.Puts + s.Strays),
-			HeldMax: int64(s.HeldMax), First: wall(s.First), Last: wall(s.Last),
+			HeldMax: int64(s.HeldMax), First: c.of(s.First), Last: c.of(s.Last),
 			Stack: stack, Gone: gone, Processes: 1, Load: int64(key.Load),
 		}
 		if s.DroppedAt != 0 {
@@ -69,7 +69,7 @@ func (l *Ledger) rowsOf(key bpf.LedgerPageKey, page *bpf.LedgerPage, now uint64)
 		for range s.Untimed {
 			r.open = append(r.open, s.Last) // or before; the ones with times are older
 		}
-		held := s.PutsSum - s.GetsSum + now*uint64(len(r.open))
+		held := s.PutsSum - s.GetsSum + c.monotonic*uint64(len(r.open))
 		r.Held = int64(held)
 		all = append(all, r)
 	}
@@ -138,12 +138,12 @@ func (l *Ledger) retire() error {
 	if err != nil {
 		return err
 	}
-	now := monotonic()
+	c := newClock()
 	for key, page := range pages {
 		if key.Load == s.loads && (page.Open+page.Untimed > 0 || exists(int(key.Pid))) {
 			continue
 		}
-		rows := l.rowsOf(key, page, now)
+		rows := l.rowsOf(key, page, c)
 		if err := l.kernel.drop(key, page); err != nil {
 			return err
 		}

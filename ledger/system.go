@@ -88,9 +88,17 @@ func monotonic() uint64 {
 	return uint64(ts.Nano())
 }
 
-// wall turns a stamp into the time of day.
-func wall(ns uint64) time.Time {
-	return time.Now().Add(-time.Duration(monotonic() - ns)).UTC()
+// clock turns the kernel side's stamps into the time of day. One is used for all that
+// belongs together, so that what came first is first.
+type clock struct {
+	wall      time.Time
+	monotonic uint64
+}
+
+func newClock() clock { return clock{time.Now().UTC(), monotonic()} }
+
+func (c clock) of(ns uint64) time.Time {
+	return c.wall.Add(-time.Duration(c.monotonic - ns))
 }
 
 func text(b []byte) string {

@@ -57,10 +57,13 @@ func (s screen) balance(l unload.Ledger) string {
 	if b.Before != 0 {
 		parts = append(parts, fmt.Sprintf("%d taken before", b.Before))
 	}
-	if b.Gets != 0 {
-		parts = append(parts, fmt.Sprintf("%d outstanding of %d taken since", b.Outstanding, b.Gets))
-	} else {
+	switch {
+	case b.Gets == 0:
 		parts = append(parts, "none taken since")
+	case b.Outstanding == 0:
+		parts = append(parts, fmt.Sprintf("none outstanding of %d taken since", b.Gets))
+	default:
+		parts = append(parts, fmt.Sprintf("%d outstanding of %d taken since", b.Outstanding, b.Gets))
 	}
 	if b.Unexplained > 0 {
 		parts = append(parts, fmt.Sprintf("%d unexplained", b.Unexplained))

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 
 	"github.com/modtrace/modtrace/holders"
 	"github.com/modtrace/modtrace/ledger"
+	"github.com/modtrace/modtrace/object"
 	"github.com/modtrace/modtrace/unload"
 )
 
@@ -72,6 +75,10 @@ func (c *cli) refs(word string, o refsOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	loaded, err := c.countable(name)
+	if err != nil {
+		return err
+	}
 	ctx, _ := interruptible()
 	w := &watching{recorder: recorder{c, nil, nil}}
 	options := ledger.Options{BTF: c.btf, RingBytes: c.ringBytes, Mechanisms: c.hooks, Raw: o.raw}
@@ -79,6 +86,9 @@ func (c *cli) refs(word string, o refsOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, w.closeFiles()) }()
+	if !loaded {
+		c.note("%s is not loaded; it is waited for", name)
+	}
 	err = errors.Join(w.watch(ctx, name, o), w.ledger.Close())
 	if err != nil {
 		return err
@@ -86,18 +96,44 @@ func (c *cli) refs(word string, o refsOptions) (err error) {
 	return w.verdict()
 }
 
+// countable says whether a module is loaded. The error says that its references are
+// not counted.
+func (c *cli) countable(name string) (loaded bool, err error) {
+	dir := filepath.Join("/sys/module", name)
+	if _, err := os.Stat(dir); err != nil {
+		return false, nil
+	}
+	if _, err := os.Stat(filepath.Join(dir, "refcnt")); err == nil {
+		return true, nil
+	}
+	w, err := c.whyOne(name)
+	if err == nil && w.Reason == unload.ReasonBuiltIn {
+		err = &object.Unable{
+			What: "nobody counts the references on " + name, Why: "it is built into the kernel",
+			Remedy: "name a module that can be loaded: lsmod lists those that are",
+		}
+	}
+	return err == nil, err
+}
+
 // holdersOf finds who holds a module now.
-func (c *cli) holdersOf(name string) (_ []unload.Holder, err error) {
+func (c *cli) holdersOf(name string) ([]unload.Holder, error) {
+	w, err := c.whyOne(name)
+	return w.Holders, err
+}
+
+// whyOne says who holds one module now.
+func (c *cli) whyOne(name string) (_ unload.Why, err error) {
 	f, err := holders.Open(c.btf)
 	if err != nil {
-		return nil, err
+		return unload.Why{}, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	list, err := f.Why([]string{name})
 	if err != nil {
-		return nil, err
+		return unload.Why{}, err
 	}
-	return list[0].Holders, nil
+	return list[0], nil
 }
 
 func (w *watching) watch(ctx context.Context, name string, o refsOptions) error {
