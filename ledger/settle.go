@@ -91,17 +91,20 @@ func handOver(b *unload.Balance, rows []row, strays int64, last uint64) (taken i
 	var all []reference
 	holders := 0
 	for i, r := range rows {
+		n := len(all)
 		for _, t := range r.open {
-			all = append(all, reference{i, t})
+			if t <= last {
+				all = append(all, reference{i, t})
+			}
 		}
-		if len(r.open) > 0 {
+		if len(all) > n {
 			holders++
 		}
 	}
 	slices.SortStableFunc(all, func(a, b reference) int { return cmp.Compare(a.time, b.time) })
 	candidates := int64(len(all)) + b.Before
 	for _, ref := range all {
-		if taken == strays || ref.time > last {
+		if taken == strays {
 			break
 		}
 		r := &rows[ref.row]

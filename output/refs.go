@@ -130,7 +130,7 @@ func (s screen) unexplained(n int64) string {
 
 func (s screen) unsettled(n int64) string {
 	return "not certain: " + count(n, "reference was", "references were") +
-		" dropped by processes that had taken none; the oldest are taken to be those"
+		" dropped by processes that had taken none; which ones is not known, and the oldest are taken to be those"
 }
 
 // taker names who took references.
@@ -199,7 +199,7 @@ func (s screen) before(b unload.Balance) (rows []row) {
 // entry lays out what one process did in one place.
 func (s screen) entry(r unload.Refs) row {
 	if r.Gets == 0 {
-		return row{[]string{"", "", "", "", fmt.Sprintf("%s dropped %d of others in %s", s.taker(r), r.Puts, s.frame(r.Site))}, dim}
+		return row{[]string{"", "", "", "", fmt.Sprintf("%s dropped %d that others took, in %s", s.taker(r), r.Puts, s.frame(r.Site))}, dim}
 	}
 	what := s.taker(r) + " in " + s.frame(r.Site)
 	if r.Dropped != "" {
@@ -232,14 +232,17 @@ func (s screen) takings(entries []unload.Refs) (lines []string) {
 			continue
 		}
 		shown++
-		did := "took"
+		did, it := "took", "it"
 		if r.Gets == 0 {
 			did = "dropped"
 		}
-		lines = append(lines, s.sentence(plain, s.taker(r)+" "+did+" by")...)
+		if r.Gets+r.Puts > 1 {
+			it = "the first"
+		}
+		lines = append(lines, s.sentence(plain, fmt.Sprintf("%s %s %s by", s.taker(r), did, it))...)
 		for i, f := range r.Stack {
 			if i == mostFrames && !s.verbose {
-				lines = append(lines, s.sentence(dim, fmt.Sprintf("  %d more frames; -v shows them", len(r.Stack)-i))...)
+				lines = append(lines, s.sentence(dim, "  "+count(int64(len(r.Stack)-i), "more frame", "more frames")+"; -v shows them")...)
 				break
 			}
 			lines = append(lines, s.fit("  "+s.clean(f)))
@@ -250,7 +253,7 @@ func (s screen) takings(entries []unload.Refs) (lines []string) {
 
 // Ref prints one reference taken or dropped, as a line.
 func (t *table) Ref(r unload.Ref) error {
-	text := fmt.Sprintf("%s %-3s %s in %s", r.Time.Local().Format("15:04:05.000000"), t.name(r.Op, 8), t.process(r), t.frame(r.Site))
+	text := fmt.Sprintf("%s %-3s %s in %s", r.Time.UTC().Format("15:04:05.000000Z"), t.name(r.Op, 8), t.process(r), t.frame(r.Site))
 	switch {
 	case r.Op == "put" && r.Taken == "":
 		text += ", taken by another or before"
