@@ -2,6 +2,7 @@ package output
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -164,9 +165,10 @@ func (s screen) entries(l unload.Ledger) ([]string, error) {
 		return nil, nil
 	}
 	if s.width < narrow {
-		cols = append(cols[:3], cols[4])
-		for i, r := range rows {
-			rows[i].cells = append(r.cells[:3], r.cells[4])
+		const mean = 3
+		cols = slices.Delete(cols, mean, mean+1)
+		for i := range rows {
+			rows[i].cells = slices.Delete(rows[i].cells, mean, mean+1)
 		}
 	}
 	last := len(cols) - 1

@@ -17,9 +17,9 @@ type account struct {
 
 var dawn = time.Date(2026, 11, 21, 10, 0, 0, 0, time.UTC)
 
-// watched is the balance of a module that was watched for 12.5 s.
-func watched(module string, b unload.Balance) unload.Balance {
-	b.Module, b.Start, b.Time = module, dawn, dawn.Add(12500*time.Millisecond)
+// watched is the balance of tun, which was watched for 12.5 s.
+func watched(b unload.Balance) unload.Balance {
+	b.Module, b.Start, b.Time = "tun", dawn, dawn.Add(12500*time.Millisecond)
 	if b.State == "" {
 		b.State = "live"
 	}
@@ -46,7 +46,7 @@ func accountsKept() []account {
 	stray := unload.Refs{Site: "__fput", PID: 99, Comm: "child", Puts: 3, Processes: 1, Stack: []string{"__fput+0xe4"}}
 	handed := leaked()
 	handed.HandedOver, handed.Gets, handed.Gone = 3, 5, false
-	crowd := account{"refs-crowd", unload.Ledger{Balance: watched("tun", unload.Balance{Refcount: 25, Gets: 50, Puts: 25, Outstanding: 25})}}
+	crowd := account{"refs-crowd", unload.Ledger{Balance: watched(unload.Balance{Refcount: 25, Gets: 50, Puts: 25, Outstanding: 25})}}
 	for i := range 25 {
 		r := leaked()
 		r.PID, r.Gone = 100+i, false
@@ -55,18 +55,18 @@ func accountsKept() []account {
 	hostile := unload.Refs{Site: nasty, PID: -1, Comm: nasty, Gets: -1, Puts: -7, HandedOver: 1, Outstanding: 3, HeldMax: -5, Dropped: nasty, Stack: []string{nasty}, Processes: 2}
 	return []account{
 		{"refs-leak", unload.Ledger{
-			Balance: watched("tun", unload.Balance{Refcount: 3, Initial: 2, Before: 2, Gets: 1205, Puts: 1204, Outstanding: 1, Holders: []unload.Holder{qemu}}),
+			Balance: watched(unload.Balance{Refcount: 3, Initial: 2, Before: 2, Gets: 1205, Puts: 1204, Outstanding: 1, Holders: []unload.Holder{qemu}}),
 			Entries: []unload.Refs{leaked(), flickering()}}},
-		{"refs-flicker", unload.Ledger{Balance: watched("tun", unload.Balance{Gets: 1203, Puts: 1203}), Entries: []unload.Refs{flickering()}}},
-		{"refs-before", unload.Ledger{Balance: watched("tun", unload.Balance{Refcount: 3, Initial: 3, Before: 3, Holders: []unload.Holder{qemu}})}},
-		{"refs-dropped", unload.Ledger{Balance: watched("tun", unload.Balance{Initial: 1, Puts: 3, Gets: 2, HandedOver: 2}), Entries: []unload.Refs{stray}}},
+		{"refs-flicker", unload.Ledger{Balance: watched(unload.Balance{Gets: 1203, Puts: 1203}), Entries: []unload.Refs{flickering()}}},
+		{"refs-before", unload.Ledger{Balance: watched(unload.Balance{Refcount: 3, Initial: 3, Before: 3, Holders: []unload.Holder{qemu}})}},
+		{"refs-dropped", unload.Ledger{Balance: watched(unload.Balance{Initial: 1, Puts: 3, Gets: 2, HandedOver: 2}), Entries: []unload.Refs{stray}}},
 		{"refs-unsettled", unload.Ledger{
-			Balance: watched("tun", unload.Balance{Refcount: 2, Initial: 1, Before: 1, Gets: 5, Puts: 4, Outstanding: 1, HandedOver: 3, Unsettled: 3}),
+			Balance: watched(unload.Balance{Refcount: 2, Initial: 1, Before: 1, Gets: 5, Puts: 4, Outstanding: 1, HandedOver: 3, Unsettled: 3}),
 			Entries: []unload.Refs{handed, stray}}},
-		{"refs-unexplained", unload.Ledger{Balance: watched("tun", unload.Balance{
+		{"refs-unexplained", unload.Ledger{Balance: watched(unload.Balance{
 			Refcount: 2, Gets: 3, Puts: 3, Unexplained: 2, Missing: []string{"how many references there were at the beginning"}})}},
-		{"refs-too-many", unload.Ledger{Balance: watched("tun", unload.Balance{Refcount: 1, Gets: 3, Puts: 1, Outstanding: 2, Unexplained: -1})}},
-		{"refs-quiet", unload.Ledger{Balance: watched("tun", unload.Balance{})}},
+		{"refs-too-many", unload.Ledger{Balance: watched(unload.Balance{Refcount: 1, Gets: 3, Puts: 1, Outstanding: 2, Unexplained: -1})}},
+		{"refs-quiet", unload.Ledger{Balance: watched(unload.Balance{})}},
 		{"refs-never", unload.Ledger{Balance: unload.Balance{Module: "tnu", Start: dawn, Time: dawn.Add(2e9)}}},
 		{"refs-unloaded", unload.Ledger{Balance: unload.Balance{Module: "tun", Start: dawn, Time: dawn.Add(2e9), Gets: 1, Puts: 1, Loads: 1}, Entries: []unload.Refs{
 			{Site: "misc_open", PID: 5, Comm: "cat", Gets: 1, Puts: 1, HeldMax: 1.2e6, Held: 1.2e6, Processes: 1, Stack: []string{"misc_open+0x78"}}}}},

@@ -1,12 +1,14 @@
 package scenarios
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -286,6 +288,98 @@ func TestRefsCrowd(t *testing.T) {
 	}
 	for _, f := range files {
 		_ = f.Close()
+	}
+}
+
+// TestRefsParallel has threads of one process, and processes, take and drop references
+// all at once: each is counted, and by the right ones.
+func TestRefsParallel(t *testing.T) {
+	guest(t)
+	fixture(t, "busy")
+	removed(t, "busy")
+	tr := watchRefs(t, "--json", "--strict", "busy")
+	const threads, processes, times = 6, 3, 1000
+	var done sync.WaitGroup
+	for range threads {
+		done.Go(func() {
+			for range times {
+				f, err := os.Open("/dev/busy")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				f.Close()
+			}
+		})
+	}
+	for range processes {
+		done.Go(func() {
+			script := fmt.Sprintf("i=0; while [ $i -lt %d ]; do exec 7</dev/busy; exec 7<&-; i=$((i+1)); done", times)
+			if out, err := exec.Command("sh", "-c", script).CombinedOutput(); err != nil {
+				t.Errorf("%v: %s", err, out)
+			}
+		})
+	}
+	done.Wait()
+	a := tr.ledger()
+	if b := a.balance; b.Refcount != 0 || b.Gets != (threads+processes)*times || b.Puts != b.Gets || b.HandedOver != 0 {
+		t.Errorf("%+v", b)
+	}
+	if r := a.entry(t, "misc_open", "test"); r.Gets != threads*times || r.Puts != r.Gets {
+		t.Errorf("%+v", r)
+	}
+	if r := a.entry(t, "misc_open", "sh"); r.Gets != processes*times || r.Puts != r.Gets || r.Processes != processes {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestRefsHandedOver has one process take references that another drops: a module that
+// needs the other's symbols, and an open file that a child is left with.
+func TestRefsHandedOver(t *testing.T) {
+	guest(t)
+	fixture(t, "busy")
+	removed(t, "user")
+	t.Cleanup(func() { _ = inguest.Unload("busy") }) // when the test has failed
+	tr := watchRefs(t, "--json", "busy")
+	for _, command := range []string{
+		"insmod /fixtures/user.ko", "rmmod user", "sh -c 'exec 7</dev/busy; sleep 0.2 &'", "insmod /fixtures/user.ko",
+	} {
+		if out, err := exec.Command("busybox", "sh", "-c", command).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v: %s", command, err, out)
+		}
+	}
+	await(t, "the child to end", func() bool { return strings.TrimSpace(readFile(t, "/sys/module/busy/refcnt")) == "1" })
+	a := tr.ledger()
+	if b := a.balance; b.Outstanding != 1 || b.Gets != 3 || b.Puts != 2 || b.HandedOver != 2 {
+		t.Errorf("%+v", b)
+	}
+	if r := a.entries[0]; r.Outstanding != 1 || !r.Gone || !in(r.Stack, "load_module") {
+		t.Errorf("the one that is left is not that of the module: %+v", r)
+	}
+	if err := errors.Join(inguest.Unload("user"), inguest.Unload("busy")); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestRefsInTree watches modules of the kernel's own come into use: each reference
+// that the kernel counts is accounted for, with its call site and stack.
+func TestRefsInTree(t *testing.T) {
+	series := special(t, "holders")
+	for _, h := range heldOnes(series) {
+		t.Run(h.module, func(t *testing.T) {
+			if !loadHeld(t, h) {
+				return
+			}
+			tr := watchRefs(t, "--json", h.module)
+			h.use(t)
+			a := tr.ledger()
+			if b := a.balance; b.Refcount != h.refs || b.Outstanding != h.refs || b.Before != 0 {
+				t.Errorf("%+v", b)
+			}
+			for _, r := range a.entries {
+				t.Logf("%d of %d by %s in %s, %d dropped by others", r.Outstanding, r.Gets, r.Comm, r.Site, r.HandedOver)
+			}
+		})
 	}
 }
 
