@@ -84,6 +84,9 @@ struct page {
 	__u32 sites; // that are used
 	__u32 open;  // likewise
 	__u32 untimed;
+	__u32 held; // sites of which some are held
+	__u32 pad;
+	__u64 ambiguous;     // puts that may be of another place than that where they were noted
 	__u8 comm[COMM_LEN]; // when it took the first
 	struct site site[SITES];
 	struct reference reference[OPEN]; // the oldest first
@@ -250,6 +253,8 @@ static __always_inline void note_get(struct page *p, __u32 i, __u32 tid, __u64 n
 {
 	struct site *s = &p->site[i & (SITES - 1)];
 
+	if (s->gets == s->puts)
+		p->held++;
 	s->gets++;
 	s->gets_sum += now;
 	s->last = now;
@@ -313,6 +318,8 @@ static __always_inline bool note_put(struct page *p, __u32 tid, __u64 address, _
 {
 	struct site *s;
 
+	if (p->held > 1)
+		p->ambiguous++;
 	if (p->untimed)
 		pick_untimed(p, picked);
 	else if (p->open)
@@ -321,6 +328,8 @@ static __always_inline bool note_put(struct page *p, __u32 tid, __u64 address, _
 		return false;
 	s = &p->site[picked->site & (SITES - 1)];
 	s->puts++;
+	if (s->gets == s->puts)
+		p->held--;
 	s->puts_sum += now;
 	s->last = now;
 	s->dropped_at = address;

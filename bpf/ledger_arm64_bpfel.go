@@ -53,11 +53,14 @@ type LedgerPage struct {
 		_   structs.HostLayout
 		Val uint32
 	}
-	Sites   uint32
-	Open    uint32
-	Untimed uint32
-	Comm    [16]uint8
-	Site    [16]struct {
+	Sites     uint32
+	Open      uint32
+	Untimed   uint32
+	Held      uint32
+	Pad       uint32
+	Ambiguous uint64
+	Comm      [16]uint8
+	Site      [16]struct {
 		_         structs.HostLayout
 		Address   uint64
 		Gets      uint64

@@ -286,13 +286,16 @@ func (l *Ledger) Ledger() (unload.Ledger, error) {
 		still = before == s && m == readModule(l.module)
 	}
 	if !still {
-		b.Missing = append(b.Missing, "the count and the ledger at one time: they did not stand still")
+		b.Missing = append(b.Missing, "the kernel's count and the ledger at one time: neither stood still, and the count given is the ledger's")
 	}
 	b.Gets, b.Puts, b.Loads = int64(s.totals.Gets), int64(s.totals.Puts), int64(s.loads)
 	c := newClock()
 	b.Time = c.wall
 	rows := l.rows(pages, c)
 	settle(&b, rows, l.before.clone(), int64(s.loads))
+	if !still {
+		b.Refcount, b.Unexplained = b.Before+b.Outstanding, 0
+	}
 	if s.loader != 0 && b.State == "coming" && b.Unexplained > 0 {
 		b.Before, b.Unexplained = b.Before+1, b.Unexplained-1 // the loading itself
 	}

@@ -58,6 +58,9 @@ func (l *Ledger) rowsOf(key bpf.LedgerPageKey, page *bpf.LedgerPage, c clock) []
 			HeldMax: int64(s.HeldMax), First: c.of(s.First), Last: c.of(s.Last),
 			Stack: stack, Gone: gone, Processes: 1, Load: int64(key.Load),
 		}
+		if s.Gets > 0 {
+			r.Ambiguous = int64(page.Ambiguous)
+		}
 		if s.DroppedAt != 0 {
 			r.Dropped = l.site(s.DroppedAt)
 		}
@@ -184,6 +187,7 @@ func (l *Ledger) fold(r row, past bool) {
 	sum.HandedOver += r.HandedOver
 	sum.HeldMax = max(sum.HeldMax, r.HeldMax)
 	sum.Held += r.Held
+	sum.Ambiguous += r.Ambiguous
 	sum.Processes++
 	if r.last > sum.last {
 		sum.last, sum.Last, sum.PID, sum.Load, sum.Dropped = r.last, r.Last, r.PID, r.Load, r.Dropped

@@ -126,7 +126,7 @@ func TestJSONKeepsTheContract(t *testing.T) {
 		{"balance", encode(t, func(r Report) error { return r.Ledger(unload.Ledger{}) }), `
 			type module start time state refcount initial before gets puts outstanding handed_over unsettled unexplained loads holders missing`},
 		{"refs", ledgerEntry(t), `
-			type module site pid comm gets puts handed_over outstanding held_max_ns held_ns first last since dropped stack gone processes load`},
+			type module site pid comm gets puts handed_over outstanding held_max_ns held_ns first last since dropped stack gone processes ambiguous load`},
 		{"ref", encode(t, func(r Report) error { return r.Ref(unload.Ref{}) }), `
 			type op module time pid tid comm site taken held_ns load`},
 		{"trailer", encode(t, func(r Report) error { return r.Trailer(unload.Trailer{}) }), `

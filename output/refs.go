@@ -119,7 +119,7 @@ func (s screen) firstHolder(entries []unload.Refs) string {
 	} else {
 		text += "one"
 	}
-	return text + " in " + s.frame(r.Site) + ", " + s.duration(r.HeldMax) + " ago"
+	return text + " in " + s.places(r, entries) + ", " + s.duration(r.HeldMax) + " ago"
 }
 
 func (s screen) unexplained(n int64) string {
@@ -146,6 +146,27 @@ func (s screen) taker(r unload.Refs) string {
 	return fmt.Sprintf("process %d (%s)", r.PID, comm)
 }
 
+// places names where references were taken that are outstanding, all that come into
+// question.
+func (s screen) places(r unload.Refs, all []unload.Refs) string {
+	text := s.frame(r.Site)
+	if r.Ambiguous == 0 || r.Outstanding == 0 {
+		return text
+	}
+	const most = 3
+	others := 0
+	for _, o := range all {
+		if o.PID != r.PID || o.Load != r.Load || o.Gets == 0 || o.Site == r.Site {
+			continue
+		}
+		if others++; others == most {
+			return text + " or elsewhere"
+		}
+		text += " or " + s.frame(o.Site)
+	}
+	return text
+}
+
 // mostEntries is how many are shown.
 const mostEntries = 20
 
@@ -159,7 +180,7 @@ func (s screen) entries(l unload.Ledger) ([]string, error) {
 			rows = append(rows, row{[]string{"", "", "", "", fmt.Sprintf("%d more; -v shows them", len(l.Entries)-i)}, plain})
 			break
 		}
-		rows = append(rows, s.entry(r))
+		rows = append(rows, s.entry(r, l.Entries))
 	}
 	if len(rows) == 0 {
 		return nil, nil
@@ -199,11 +220,11 @@ func (s screen) before(b unload.Balance) (rows []row) {
 }
 
 // entry lays out what one process did in one place.
-func (s screen) entry(r unload.Refs) row {
+func (s screen) entry(r unload.Refs, all []unload.Refs) row {
 	if r.Gets == 0 {
 		return row{[]string{"", "", "", "", fmt.Sprintf("%s dropped %d that others took, in %s", s.taker(r), r.Puts, s.frame(r.Site))}, dim}
 	}
-	what := s.taker(r) + " in " + s.frame(r.Site)
+	what := s.taker(r) + " in " + s.places(r, all)
 	if r.Dropped != "" {
 		what += ", until " + s.frame(r.Dropped)
 	}
@@ -235,8 +256,11 @@ func (s screen) takings(entries []unload.Refs) (lines []string) {
 		}
 		shown++
 		did, it := "took", "it"
-		if r.Gets == 0 {
+		switch {
+		case r.Gets == 0:
 			did = "dropped"
+		case r.Ambiguous > 0 && r.Gets == 1:
+			did = "may have taken"
 		}
 		if r.Gets+r.Puts > 1 {
 			it = "the first"

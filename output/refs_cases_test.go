@@ -46,6 +46,9 @@ func accountsKept() []account {
 	stray := unload.Refs{Site: "__fput", PID: 99, Comm: "child", Puts: 3, Processes: 1, Stack: []string{"__fput+0xe4"}}
 	handed := leaked()
 	handed.HandedOver, handed.Gets, handed.Gone = 3, 5, false
+	lookup, lasting := leaked(), leaked()
+	lookup.Site, lookup.Gets, lookup.Puts, lookup.Ambiguous, lookup.Dropped, lookup.PID = "__get_fs_type", 1, 0, 2, "", 12
+	lasting.Site, lasting.Gets, lasting.Puts, lasting.Outstanding, lasting.Ambiguous, lasting.PID = "get_filesystem", 2, 2, 0, 2, 12
 	crowd := account{"refs-crowd", unload.Ledger{Balance: watched(unload.Balance{Refcount: 25, Gets: 50, Puts: 25, Outstanding: 25})}}
 	for i := range 25 {
 		r := leaked()
@@ -66,6 +69,9 @@ func accountsKept() []account {
 		{"refs-unexplained", unload.Ledger{Balance: watched(unload.Balance{
 			Refcount: 2, Gets: 3, Puts: 3, Unexplained: 2, Missing: []string{"how many references there were at the beginning"}})}},
 		{"refs-too-many", unload.Ledger{Balance: watched(unload.Balance{Refcount: 1, Gets: 3, Puts: 1, Outstanding: 2, Unexplained: -1})}},
+		{"refs-ambiguous", unload.Ledger{
+			Balance: watched(unload.Balance{Refcount: 1, Gets: 3, Puts: 2, Outstanding: 1}),
+			Entries: []unload.Refs{lookup, lasting}}},
 		{"refs-quiet", unload.Ledger{Balance: watched(unload.Balance{})}},
 		{"refs-never", unload.Ledger{Balance: unload.Balance{Module: "tnu", Start: dawn, Time: dawn.Add(2e9)}}},
 		{"refs-unloaded", unload.Ledger{Balance: unload.Balance{Module: "tun", Start: dawn, Time: dawn.Add(2e9), Gets: 1, Puts: 1, Loads: 1}, Entries: []unload.Refs{
@@ -99,6 +105,7 @@ func TestBalance(t *testing.T) {
 		"refs-unsettled":   "tun has 2 references: 1 taken before, 1 outstanding of 5 taken since; process 812 (vpnd) took one in leak_take [leak], 3.2 s ago",
 		"refs-unexplained": "tun has 2 references: none outstanding of 3 taken since, 2 unexplained",
 		"refs-too-many":    "tun has 1 reference: 2 outstanding of 3 taken since",
+		"refs-ambiguous":   "tun has 1 reference: 1 outstanding of 3 taken since; process 12 (vpnd), which has ended, took one in __get_fs_type or get_filesystem, 3.2 s ago",
 		"refs-quiet":       "tun has no references, and none was taken in 12.5 s",
 		"refs-never":       "tnu is not loaded, and was not in 2.0 s",
 		"refs-unloaded":    "tun is not loaded any more: 1 was taken and dropped in 2.0 s; process 5 (cat) held one for 1.2 ms",

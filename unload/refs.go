@@ -74,6 +74,10 @@ type Refs struct {
 	// Processes is how many are brought together here, of which PID is one: those
 	// of the same name that have ended and hold none.
 	Processes int64 `json:"processes"`
+	// Ambiguous is how often the process dropped a reference when it held some from
+	// other call sites as well: which one it was cannot be told. The last it took is
+	// taken to be it.
+	Ambiguous int64 `json:"ambiguous"`
 	// Load tells the loads of the module apart: 0 for the one that was there when
 	// the watch began.
 	Load int64 `json:"load"`

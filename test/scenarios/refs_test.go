@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/modtrace/modtrace/ledger"
 	"github.com/modtrace/modtrace/test/lab/inguest"
 	"github.com/modtrace/modtrace/unload"
 )
@@ -122,10 +123,14 @@ func TestRefsKernel(t *testing.T) {
 	guest(t)
 	fixture(t, "leak")
 	removed(t, "leak")
-	tr := watchRefs(t, "--json", "leak")
+	capture := filepath.Join(t.TempDir(), "capture")
+	tr := watchRefs(t, "--json", "-o", capture, "leak")
 	setParameter(t, "leak", "take_by_work", "1")
 	time.Sleep(300 * time.Millisecond)
 	a := tr.ledger()
+	if got := readFile(t, capture); got != a.stdout {
+		t.Errorf("the capture is not what was reported:\n%s\n%s", got, a.stdout)
+	}
 	setParameter(t, "leak", "take_by_work", "0")
 	r := a.entry(t, "leak_take [leak]", "kworker")
 	if a.balance.Refcount != 1 || r.Outstanding != 1 || r.Gone || r.HeldMax < 300e6 || !in(r.Stack, "leak_work_fn") || !in(r.Stack, "process_one_work") {
@@ -253,6 +258,72 @@ func TestRefsMillion(t *testing.T) {
 	if !strings.Contains(r.stdout, fmt.Sprintf(`"gets":%d,"puts":%d`, some, some)) {
 		t.Errorf("the balance does not have all of them")
 	}
+	ready := filepath.Join(t.TempDir(), "ready")
+	done := make(chan ran)
+	go func() {
+		done <- run(t, "refs", "--raw", "--strict", "--ring-bytes", "4096", "--duration", "3s", "--ready-file", ready, "leak")
+	}()
+	await(t, "modtrace to be ready", func() bool { _, err := os.Stat(ready); return err == nil })
+	setParameter(t, "leak", "flicker", "10000")
+	if r := <-done; r.code != 4 || !strings.Contains(r.stderr, "events lost") {
+		t.Errorf("exit %d with --strict: %s", r.code, r.stderr)
+	}
+}
+
+// TestRefsFull has more processes hold the module than there is room for: what is not
+// written down is counted, and not explained.
+func TestRefsFull(t *testing.T) {
+	guest(t)
+	fixture(t, "busy")
+	removed(t, "busy")
+	const room, processes = 4, 12
+	l, err := ledger.Start("busy", ledger.Options{Pages: room}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := l.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	for range processes {
+		child := exec.Command("sh", "-c", "exec 7</dev/busy; exec sleep 1000")
+		if err := child.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			_ = child.Process.Kill()
+			_ = child.Wait() // it was killed
+		})
+	}
+	await(t, "all to hold it", func() bool { return strings.TrimSpace(readFile(t, "/sys/module/busy/refcnt")) == fmt.Sprint(processes) })
+	all, err := l.Ledger()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := l.Stats().Lost["process"]
+	if b := all.Balance; b.Gets != processes || b.Outstanding+lost != processes || b.Unexplained != lost || lost == 0 {
+		t.Errorf("%d lost, %+v", lost, b)
+	}
+	if len(all.Entries) != processes-int(lost) {
+		t.Errorf("%d entries, %d lost", len(all.Entries), lost)
+	}
+}
+
+// TestRefsEvery reports meanwhile too, when something has changed.
+func TestRefsEvery(t *testing.T) {
+	guest(t)
+	fixture(t, "leak")
+	removed(t, "leak")
+	tr := watchRefs(t, "--every", "100ms", "leak")
+	setParameter(t, "leak", "take", "1")
+	time.Sleep(time.Second)
+	setParameter(t, "leak", "take", "0")
+	time.Sleep(time.Second)
+	table := tr.stop().stdout
+	if n := strings.Count(table, "leak has "); n != 3 || !strings.Contains(table, "leak has 1 reference: 1 outstanding of 1 taken since") {
+		t.Errorf("%d reports:\n%s", n, table)
+	}
 }
 
 // TestRefsCrowd has a process hold more at a time than there is room for on its page,
@@ -377,7 +448,7 @@ func TestRefsInTree(t *testing.T) {
 				t.Errorf("%+v", b)
 			}
 			for _, r := range a.entries {
-				t.Logf("%d of %d by %s in %s, %d dropped by others", r.Outstanding, r.Gets, r.Comm, r.Site, r.HandedOver)
+				t.Logf("%d of %d by %s in %s, %d dropped by others, %d ambiguous", r.Outstanding, r.Gets, r.Comm, r.Site, r.HandedOver, r.Ambiguous)
 			}
 		})
 	}
