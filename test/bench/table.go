@@ -106,7 +106,7 @@ func (t *table) switches(r *figure.Report) {
 
 // references prints what each adds to a reference that is taken or dropped.
 func (t *table) references(r *figure.Report) {
-	const row = "%-32s %12s"
+	const row = "%-34s %12s"
 	t.line(row, "on each reference taken or dropped", "ns added")
 	for _, ref := range r.References {
 		t.line(row, "modtrace "+ref.Tracer, fmt.Sprintf("%.1f", ref.Time))
