@@ -6,6 +6,7 @@ package ledger
 import (
 	"context"
 	"errors"
+	"math"
 	"os"
 	"slices"
 	"time"
@@ -45,6 +46,7 @@ type Ledger struct {
 	holders []unload.Holder
 	missing []string
 	stacks  map[bpf.LedgerStackKey][]string // named
+	sealed  []row                           // of processes that have ended and left references behind
 	retired map[retiredKey]*row
 	swept   time.Time
 	fresh   int // stacks since
@@ -292,6 +294,9 @@ func (l *Ledger) Ledger() (unload.Ledger, error) {
 	c := newClock()
 	b.Time = c.wall
 	rows := l.rows(pages, c)
+	if !still {
+		b.Refcount = math.MaxInt64 // no reason to think that any were dropped unseen
+	}
 	settle(&b, rows, l.before.clone(), int64(s.loads))
 	if !still {
 		b.Refcount, b.Unexplained = b.Before+b.Outstanding, 0
@@ -303,6 +308,7 @@ func (l *Ledger) Ledger() (unload.Ledger, error) {
 	all := unload.Ledger{Balance: b}
 	for i := range rows {
 		r := &rows[i]
+		r.Held = int64(r.held + c.monotonic*uint64(len(r.open)))
 		if len(r.open) > 0 {
 			r.Since = c.of(r.open[0])
 			r.HeldMax = max(r.HeldMax, int64(c.monotonic-r.open[0]))

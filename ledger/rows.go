@@ -36,6 +36,7 @@ func (l *Ledger) rows(pages map[bpf.LedgerPageKey]*bpf.LedgerPage, c clock) []ro
 	for _, key := range keys {
 		all = append(all, l.rowsOf(key, pages[key], c)...)
 	}
+	all = append(all, l.sealed...)
 	for _, r := range l.retired {
 		all = append(all, *r)
 	}
@@ -50,7 +51,7 @@ func (l *Ledger) rowsOf(key bpf.LedgerPageKey, page *bpf.LedgerPage, c clock) []
 		if s.Address == 0 {
 			break
 		}
-		r := row{strays: int64(s.Strays), last: s.Last}
+		r := row{strays: int64(s.Strays), first: s.First, last: s.Last}
 		stack := l.stackOf(bpf.LedgerStackKey{Pid: key.Pid, Load: key.Load, Address: s.Address})
 		r.Refs = unload.Refs{
 			Type: unload.TypeRefs, Module: l.module, Site: l.site(s.Address), PID: int(key.Pid),
@@ -72,8 +73,7 @@ func (l *Ledger) rowsOf(key bpf.LedgerPageKey, page *bpf.LedgerPage, c clock) []
 		for range s.Untimed {
 			r.open = append(r.open, s.Last) // or before; the ones with times are older
 		}
-		held := s.PutsSum - s.GetsSum + c.monotonic*uint64(len(r.open))
-		r.Held = int64(held)
+		r.held = s.PutsSum - s.GetsSum
 		all = append(all, r)
 	}
 	return all
@@ -121,7 +121,7 @@ func (l *Ledger) sweep() error {
 	return l.retire()
 }
 
-// retiredKey brings together processes that have ended and hold nothing.
+// retiredKey brings together processes that have ended.
 type retiredKey struct {
 	comm, site string
 	strays     bool
@@ -130,8 +130,11 @@ type retiredKey struct {
 // maxRetired bounds them; a process can call itself anything.
 const maxRetired = 4096
 
-// retire tears out the pages of processes that have ended and hold nothing, and those
-// of earlier loads of the module.
+// maxSealed bounds the entries of processes that have ended and left references behind.
+const maxSealed = 1024
+
+// retire tears out the pages of processes that have ended, whose numbers may be those
+// of others soon, and those of earlier loads of the module.
 func (l *Ledger) retire() error {
 	pages, err := l.kernel.pages()
 	if err != nil {
@@ -143,7 +146,7 @@ func (l *Ledger) retire() error {
 	}
 	c := newClock()
 	for key, page := range pages {
-		if key.Load == s.loads && (page.Open+page.Untimed > 0 || exists(int(key.Pid))) {
+		if key.Load == s.loads && exists(int(key.Pid)) {
 			continue
 		}
 		rows := l.rowsOf(key, page, c)
@@ -151,6 +154,11 @@ func (l *Ledger) retire() error {
 			return err
 		}
 		for _, r := range rows {
+			r.Gone = true
+			if key.Load == s.loads && len(r.open) > 0 && len(l.sealed) < maxSealed {
+				l.sealed = append(l.sealed, r)
+				continue
+			}
 			l.fold(r, key.Load < s.loads)
 		}
 		for _, site := range page.Site {
@@ -163,15 +171,14 @@ func (l *Ledger) retire() error {
 // fold adds an entry to those of processes of the same name.
 func (l *Ledger) fold(r row, past bool) {
 	if past {
-		r.HandedOver += int64(len(r.open)) // or the module could not have gone
-		r.open, r.strays = nil, 0
+		r.give(len(r.open), r.last) // or the module could not have gone
+		r.strays = 0
 	}
 	if own := min(r.strays, l.before.by[r.PID]); own > 0 {
 		l.before.by[r.PID] -= own
 		l.before.refs -= own
 		r.strays -= own
 	}
-	r.Gone = true
 	key := retiredKey{r.Comm, r.Site, r.Gets == 0}
 	if l.retired[key] == nil && len(l.retired) >= maxRetired {
 		key.comm, r.Comm = "", "(others)"
@@ -186,13 +193,15 @@ func (l *Ledger) fold(r row, past bool) {
 	sum.strays += r.strays
 	sum.HandedOver += r.HandedOver
 	sum.HeldMax = max(sum.HeldMax, r.HeldMax)
-	sum.Held += r.Held
+	sum.held += r.held
+	sum.open = append(sum.open, r.open...)
+	slices.Sort(sum.open)
 	sum.Ambiguous += r.Ambiguous
 	sum.Processes++
 	if r.last > sum.last {
 		sum.last, sum.Last, sum.PID, sum.Load, sum.Dropped = r.last, r.Last, r.PID, r.Load, r.Dropped
 	}
-	if r.First.Before(sum.First) {
-		sum.First = r.First
+	if r.first < sum.first {
+		sum.first, sum.First = r.first, r.First
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"testing"
 	"time"
 
@@ -52,11 +53,11 @@ func TestFold(t *testing.T) {
 	l := &Ledger{retired: map[retiredKey]*row{}, before: initial{refs: 2, by: map[int]int64{7: 1}}}
 	now := time.Now()
 	for i := range 3 {
-		l.fold(row{Refs: unload.Refs{Comm: "blkid", Site: "misc_open", PID: 100 + i, Gets: 2, Puts: 2, HeldMax: int64(10 * i), Held: 5,
-			First: now.Add(time.Duration(-i)), Last: now.Add(time.Duration(i)), Processes: 1}, last: uint64(i)}, false)
+		l.fold(row{Refs: unload.Refs{Comm: "blkid", Site: "misc_open", PID: 100 + i, Gets: 2, Puts: 2, HeldMax: int64(10 * i),
+			First: now.Add(time.Duration(-i)), Last: now.Add(time.Duration(i)), Processes: 1}, first: uint64(10 - i), last: uint64(i), held: 5}, false)
 	}
 	r := l.retired[retiredKey{"blkid", "misc_open", false}]
-	if r == nil || r.Processes != 3 || r.Gets != 6 || r.Puts != 6 || r.HeldMax != 20 || r.Held != 15 || r.PID != 102 || !r.Gone || !r.First.Equal(now.Add(-2)) {
+	if r == nil || r.Processes != 3 || r.Gets != 6 || r.Puts != 6 || r.HeldMax != 20 || r.held != 15 || r.PID != 102 || !r.First.Equal(now.Add(-2)) {
 		t.Fatalf("%+v", r)
 	}
 	l.fold(row{Refs: unload.Refs{Comm: "vpnd", PID: 7, Puts: 2}, strays: 2}, false)
@@ -75,11 +76,21 @@ func TestFold(t *testing.T) {
 	}
 }
 
+// TestFoldKeepsOrder: the oldest of those outstanding is the first.
+func TestFoldKeepsOrder(t *testing.T) {
+	l := &Ledger{retired: map[retiredKey]*row{}}
+	l.fold(row{open: []uint64{3, 5}}, false)
+	l.fold(row{open: []uint64{1, 4}}, false)
+	if got := l.retired[retiredKey{strays: true}].open; !slices.Equal(got, []uint64{1, 3, 4, 5}) {
+		t.Error(got)
+	}
+}
+
 // TestFoldOfThePast: what was outstanding when the module went was dropped.
 func TestFoldOfThePast(t *testing.T) {
 	l := &Ledger{retired: map[retiredKey]*row{}}
-	l.fold(row{Refs: unload.Refs{Gets: 3, Puts: 1}, open: []uint64{1, 2}}, true)
-	if r := l.retired[retiredKey{}]; r.HandedOver != 2 || len(r.open) != 0 {
+	l.fold(row{Refs: unload.Refs{Gets: 3, Puts: 1}, open: []uint64{1, 2}, last: 7, held: ^uint64(2)}, true) // held -3
+	if r := l.retired[retiredKey{}]; r.HandedOver != 2 || len(r.open) != 0 || r.held != 11 {
 		t.Errorf("%+v", r)
 	}
 }

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"cmp"
+	"math"
 	"slices"
 
 	"github.com/modtrace/modtrace/unload"
@@ -10,9 +11,20 @@ import (
 // row is what one process did in one place.
 type row struct {
 	unload.Refs
-	strays int64    // puts by a process that had taken none
-	last   uint64   // by the kernel's clock
+	strays int64  // puts by a process that had taken none
+	first  uint64 // by the kernel's clock
+	last   uint64
 	open   []uint64 // when those that it has not dropped itself were taken, in order
+	// held is the sum of the times when references were dropped, less that of when
+	// all were taken; it makes sense once those that are open are added.
+	held uint64
+}
+
+// give notes that the oldest n were dropped by others until some time.
+func (r *row) give(n int, until uint64) {
+	r.HandedOver += int64(n)
+	r.held += until * uint64(n)
+	r.open = r.open[n:]
 }
 
 // initial is what there was when the watch began.
@@ -38,8 +50,7 @@ func settle(b *unload.Balance, rows []row, before initial, load int64) {
 	for i := range rows {
 		r := &rows[i]
 		if r.Load < load || b.State == "" {
-			r.HandedOver += int64(len(r.open))
-			r.open = nil
+			r.give(len(r.open), r.last)
 			continue
 		}
 		own := min(r.strays, before.by[r.PID])
@@ -57,6 +68,12 @@ func settle(b *unload.Balance, rows []row, before initial, load int64) {
 	}
 	strays -= handOver(b, rows, strays, last)
 	b.Before -= min(strays, b.Before)
+	// The kernel counts fewer than are left: those were dropped where programs did not
+	// run. Where tasks are preempted in tracepoints (7.3), the kernel skips a program
+	// that a preempted one is in (kernel/trace/bpf_trace.c, __bpf_trace_run).
+	if unseen := b.Before + held(rows) - b.Refcount; unseen > 0 {
+		b.Unseen = handOver(b, rows, unseen, math.MaxUint64)
+	}
 	for i := range rows {
 		rows[i].Outstanding = int64(len(rows[i].open))
 		b.Outstanding += rows[i].Outstanding
@@ -64,6 +81,14 @@ func settle(b *unload.Balance, rows []row, before initial, load int64) {
 	}
 	b.Unexplained = b.Refcount - b.Before - b.Outstanding
 	b.Holders = left(b.Holders, b.Before, before.by)
+}
+
+// held is how many are left of those that were taken.
+func held(rows []row) (n int64) {
+	for _, r := range rows {
+		n += int64(len(r.open))
+	}
+	return n
 }
 
 // left are the holders of references of before that have not dropped them.
@@ -91,14 +116,12 @@ func handOver(b *unload.Balance, rows []row, strays int64, last uint64) (taken i
 	var all []reference
 	holders := 0
 	for i, r := range rows {
-		n := len(all)
-		for _, t := range r.open {
-			if t <= last {
-				all = append(all, reference{i, t})
-			}
+		if r.first > last || len(r.open) == 0 {
+			continue // it had taken none by then
 		}
-		if len(all) > n {
-			holders++
+		holders++
+		for _, t := range r.open {
+			all = append(all, reference{i, t})
 		}
 	}
 	slices.SortStableFunc(all, func(a, b reference) int { return cmp.Compare(a.time, b.time) })
@@ -108,15 +131,14 @@ func handOver(b *unload.Balance, rows []row, strays int64, last uint64) (taken i
 			break
 		}
 		r := &rows[ref.row]
-		r.open = r.open[1:]
-		r.HandedOver++
-		if strays == 1 {
+		r.give(1, min(last, max(r.last, ref.time)))
+		if strays == 1 && last != math.MaxUint64 {
 			r.HeldMax = max(r.HeldMax, int64(last-ref.time))
 		}
 		taken++
 	}
 	if strays > 0 && strays < candidates && (holders > 1 || b.Before > 0) {
-		b.Unsettled = strays
+		b.Unsettled += strays
 	}
 	return taken
 }

@@ -11,7 +11,11 @@ import (
 // took is a process that took references at the times given, and has not dropped
 // them itself.
 func took(pid int, times ...uint64) row {
-	return row{Refs: unload.Refs{PID: pid, Gets: int64(len(times))}, open: times}
+	r := row{Refs: unload.Refs{PID: pid, Gets: int64(len(times))}, open: times}
+	if len(times) > 0 {
+		r.first = times[0]
+	}
+	return r
 }
 
 // dropped is one that dropped as many of others, until then.
@@ -26,7 +30,7 @@ func past(r row, load int64) row {
 
 // outcome is what there is to settle.
 type outcome struct {
-	Before, Outstanding, HandedOver, Unsettled, Unexplained int64
+	Before, Outstanding, HandedOver, Unsettled, Unseen, Unexplained int64
 }
 
 func TestSettle(t *testing.T) {
@@ -57,14 +61,19 @@ func TestSettle(t *testing.T) {
 		{name: "nobody had taken it", refcount: 0, before: initial{refs: 2}, rows: []row{dropped(3, 2, 30)}, want: outcome{}, each: []int64{0}},
 		{name: "more were dropped than were seen", refcount: 0, rows: []row{dropped(3, 2, 30)}, want: outcome{}, each: []int64{0}},
 		{name: "one was not seen to be taken", refcount: 2, rows: []row{took(1, 10)}, want: outcome{Outstanding: 1, Unexplained: 1}, each: []int64{1}},
-		{name: "one was not seen to be dropped", refcount: 0, rows: []row{took(1, 10)}, want: outcome{Outstanding: 1, Unexplained: -1}, each: []int64{1}},
+		{name: "one was not seen to be dropped", refcount: 0, rows: []row{took(1, 10)}, want: outcome{HandedOver: 1, Unseen: 1}, each: []int64{0}},
+		{name: "one of two was not seen to be dropped", refcount: 1, rows: []row{took(1, 20), took(2, 10)},
+			want: outcome{Outstanding: 1, HandedOver: 1, Unseen: 1, Unsettled: 1}, each: []int64{1, 0}},
+		{name: "one of before was not seen to be dropped", refcount: 0, before: initial{refs: 1}, want: outcome{Before: 1, Unexplained: -1}},
+		{name: "by when it is noted and when it was taken are not the same", rows: []row{{first: 5, open: []uint64{40}}, dropped(2, 1, 30)},
+			want: outcome{HandedOver: 1}, each: []int64{0, 0}},
 		{name: "the module has gone and come back", refcount: 1, before: initial{refs: 4, by: map[int]int64{1: 4}}, load: 1, rows: []row{took(1, 10), past(took(2, 20), 1)},
 			want: outcome{Outstanding: 1, HandedOver: 1}, each: []int64{0, 1}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			b := unload.Balance{State: "live", Refcount: tt.refcount}
 			settle(&b, tt.rows, tt.before, tt.load)
-			got := outcome{b.Before, b.Outstanding, b.HandedOver, b.Unsettled, b.Unexplained}
+			got := outcome{b.Before, b.Outstanding, b.HandedOver, b.Unsettled, b.Unseen, b.Unexplained}
 			if diff := cmp.Diff(tt.want, got); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}

@@ -124,7 +124,7 @@ func TestJSONKeepsTheContract(t *testing.T) {
 			holders.0.fd holders.0.path holders.0.mount_ns holders.0.detail holders.0.stack holders.0.confidence
 			similar missing time`},
 		{"balance", encode(t, func(r Report) error { return r.Ledger(unload.Ledger{}) }), `
-			type module start time state refcount initial before gets puts outstanding handed_over unsettled unexplained loads holders missing`},
+			type module start time state refcount initial before gets puts outstanding handed_over unsettled unseen unexplained loads holders missing`},
 		{"refs", ledgerEntry(t), `
 			type module site pid comm gets puts handed_over outstanding held_max_ns held_ns first last since dropped stack gone processes ambiguous load`},
 		{"ref", encode(t, func(r Report) error { return r.Ref(unload.Ref{}) }), `

@@ -20,6 +20,9 @@ func (t *table) Ledger(l unload.Ledger) error {
 	if b.Unexplained != 0 {
 		lines = append(lines, t.sentence(red, t.unexplained(b.Unexplained))...)
 	}
+	if b.Unseen != 0 {
+		lines = append(lines, t.sentence(red, "not seen: how "+count(b.Unseen, "reference was", "references were")+" dropped")...)
+	}
 	if b.Unsettled != 0 {
 		lines = append(lines, t.sentence(red, t.unsettled(b.Unsettled))...)
 	}

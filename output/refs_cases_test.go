@@ -64,7 +64,7 @@ func accountsKept() []account {
 		{"refs-before", unload.Ledger{Balance: watched(unload.Balance{Refcount: 3, Initial: 3, Before: 3, Holders: []unload.Holder{qemu}})}},
 		{"refs-dropped", unload.Ledger{Balance: watched(unload.Balance{Initial: 1, Puts: 3, Gets: 2, HandedOver: 2}), Entries: []unload.Refs{stray}}},
 		{"refs-unsettled", unload.Ledger{
-			Balance: watched(unload.Balance{Refcount: 2, Initial: 1, Before: 1, Gets: 5, Puts: 4, Outstanding: 1, HandedOver: 3, Unsettled: 3}),
+			Balance: watched(unload.Balance{Refcount: 2, Initial: 1, Before: 1, Gets: 5, Puts: 4, Outstanding: 1, HandedOver: 3, Unsettled: 3, Unseen: 1}),
 			Entries: []unload.Refs{handed, stray}}},
 		{"refs-unexplained", unload.Ledger{Balance: watched(unload.Balance{
 			Refcount: 2, Gets: 3, Puts: 3, Unexplained: 2, Missing: []string{"how many references there were at the beginning"}})}},

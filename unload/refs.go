@@ -32,8 +32,11 @@ type Balance struct {
 	// told which references they dropped: the oldest are taken to be those, of
 	// those taken since before those of before.
 	Unsettled int64 `json:"unsettled"`
+	// Unseen were taken since and are not there any more, but were not seen to be
+	// dropped; they are in HandedOver too.
+	Unseen int64 `json:"unseen"`
 	// Unexplained is what the kernel counts and was not seen to be taken; it is
-	// less than 0 when puts were not seen.
+	// less than 0 when some of before were not seen to be dropped.
 	Unexplained int64 `json:"unexplained"`
 	Loads       int64 `json:"loads"` // of the module since
 	// Holders are those of the references of before that could be found, when the

@@ -65,6 +65,7 @@ type refsOptions struct {
 type watching struct {
 	recorder
 	ledger  *ledger.Ledger
+	stats   ledger.Stats
 	records int64
 	told    int64 // gets and puts that the last report had
 }
@@ -190,9 +191,9 @@ func (w *watching) ref(ref unload.Ref) error {
 }
 
 func (w *watching) trailer() error {
-	stats := w.ledger.Stats()
+	w.stats = w.ledger.Stats()
 	t := unload.Trailer{
-		Type: unload.TypeTrailer, Records: w.records, LostEvents: stats.Lost, MissedProbes: stats.Missed, Ended: time.Now().UTC(),
+		Type: unload.TypeTrailer, Records: w.records, LostEvents: w.stats.Lost, MissedProbes: w.stats.Missed, Ended: time.Now().UTC(),
 	}
 	for _, r := range w.reports {
 		if err := r.Trailer(t); err != nil {
@@ -204,13 +205,12 @@ func (w *watching) trailer() error {
 
 // verdict is the exit status for what was seen, by --strict.
 func (w *watching) verdict() error {
-	stats := w.ledger.Stats()
 	var lost int64
-	for _, n := range stats.Lost {
+	for _, n := range w.stats.Lost {
 		lost += n
 	}
-	if !w.cli.strict || lost+stats.Missed+stats.Damaged == 0 {
+	if !w.cli.strict || lost+w.stats.Missed+w.stats.Damaged == 0 {
 		return nil
 	}
-	return &status{exitIncomplete, fmt.Errorf("incomplete: %d events lost, %d probes missed, %d records damaged", lost, stats.Missed, stats.Damaged)}
+	return &status{exitIncomplete, fmt.Errorf("incomplete: %d events lost, %d probes missed, %d records damaged", lost, w.stats.Missed, w.stats.Damaged)}
 }
