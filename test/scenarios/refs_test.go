@@ -329,6 +329,19 @@ func TestRefsEvery(t *testing.T) {
 	}
 }
 
+// sleeper holds the device open, as sleep.
+func sleeper(t *testing.T) *exec.Cmd {
+	t.Helper()
+	child := exec.Command("sh", "-c", "exec 7</dev/busy; exec sleep 1000")
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the child to sleep", func() bool {
+		return strings.HasPrefix(readFile(t, fmt.Sprintf("/proc/%d/comm", child.Process.Pid)), "sleep")
+	})
+	return child
+}
+
 // TestRefsCrowd has a process hold more at a time than there is room for on its page,
 // beside another: each has its own entry, and none goes missing.
 func TestRefsCrowd(t *testing.T) {
@@ -341,11 +354,7 @@ func TestRefsCrowd(t *testing.T) {
 	for range deep {
 		files = append(files, open(t, "/dev/busy", os.O_RDWR))
 	}
-	child := exec.Command("sh", "-c", "exec 7</dev/busy; exec sleep 1000")
-	if err := child.Start(); err != nil {
-		t.Fatal(err)
-	}
-	await(t, "the child to hold it", func() bool { return strings.TrimSpace(readFile(t, "/sys/module/busy/refcnt")) == fmt.Sprint(deep+1) })
+	child := sleeper(t)
 	for _, f := range files[:deep/2] {
 		if err := f.Close(); err != nil {
 			t.Fatal(err)
@@ -475,11 +484,7 @@ func TestRefsBefore(t *testing.T) {
 	removed(t, "busy")
 	f := open(t, "/dev/busy", os.O_RDWR)
 	tr := watchRefs(t, "--json", "busy")
-	child := exec.Command("sh", "-c", "exec 7</dev/busy; exec sleep 1000")
-	if err := child.Start(); err != nil {
-		t.Fatal(err)
-	}
-	await(t, "the child to hold it", func() bool { return strings.TrimSpace(readFile(t, "/sys/module/busy/refcnt")) == "2" })
+	child := sleeper(t)
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
