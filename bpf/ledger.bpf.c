@@ -24,6 +24,8 @@
 
 // The module that is asked about, filled up with zeros.
 volatile const __u8 wanted[MODULE_NAME] __attribute__((aligned(8)));
+// Whether programs may use the kernel's lock.
+volatile const bool can_lock = true;
 // Send each get and put.
 volatile const bool raw = false;
 // The reader is woken when so many bytes wait for it.
@@ -84,8 +86,8 @@ struct page {
 	__u32 sites; // that are used
 	__u32 open;  // likewise
 	__u32 untimed;
-	__u32 held; // sites of which some are held
-	__u32 pad;
+	__u32 last_untimed;  // where the last of these was taken
+	__u32 held;	     // sites of which some are held
 	__u64 ambiguous;     // puts that may be of another place than that where they were noted
 	__u8 comm[COMM_LEN]; // when it took the first
 	struct site site[SITES];
@@ -186,14 +188,14 @@ static __always_inline bool is_wanted(bool direct, struct module *mod)
 // TRIES bounds how long a page is waited for where the kernel offers no lock.
 #define TRIES 64
 
-// take locks a page. Programs that the verifier does not know as tracing ones
-// (raw_tp) may not use the kernel's lock (kernel/bpf/verifier.c, is_tracing_prog_type);
-// for them the map is made without one, and what has its place counts its owners.
-static __always_inline bool take(bool direct, struct page *p)
+// take locks a page. Not all programs may use the kernel's lock (kernel/bpf/verifier.c,
+// is_tracing_prog_type; none of these in 5.10); for them the map is made without one,
+// and what has its place counts its owners.
+static __always_inline bool take(struct page *p)
 {
 	volatile __u32 *owners = (volatile __u32 *)p;
 
-	if (direct) {
+	if (can_lock) {
 		bpf_spin_lock(&p->lock);
 		return true;
 	}
@@ -206,9 +208,9 @@ static __always_inline bool take(bool direct, struct page *p)
 	return false;
 }
 
-static __always_inline void release(bool direct, struct page *p)
+static __always_inline void release(struct page *p)
 {
-	if (direct)
+	if (can_lock)
 		bpf_spin_unlock(&p->lock);
 	else
 		__sync_fetch_and_add((__u32 *)p, -1);
@@ -269,6 +271,7 @@ static __always_inline void note_get(struct page *p, __u32 i, __u32 tid, __u64 n
 	}
 	s->untimed++;
 	p->untimed++;
+	p->last_untimed = i;
 }
 
 #define NEAR 4 // references that are looked at for one of the thread's own
@@ -293,21 +296,17 @@ static __always_inline void pick(struct page *p, __u32 tid, struct reference *pi
 }
 
 // pick_untimed takes one of which only the place is known, and not since when it was
-// held: the last place where one was taken.
+// held: the last place where one was taken, or else any. Whatever is looked for ends
+// the loop: the verifier follows each way through it.
 static __always_inline void pick_untimed(struct page *p, struct reference *picked)
 {
-	__u32 best = 0;
-	__u64 last = 0;
+	__u32 at = p->last_untimed & (SITES - 1);
 
-	for (__u32 i = 0; i < SITES; i++) {
-		if (p->site[i].untimed && p->site[i].last >= last) {
-			best = i;
-			last = p->site[i].last;
-		}
-	}
-	p->site[best & (SITES - 1)].untimed--;
+	for (__u32 i = 0; i < SITES && !p->site[at].untimed; i++)
+		at = i;
+	p->site[at & (SITES - 1)].untimed--;
 	p->untimed--;
-	picked->site = best;
+	picked->site = at;
 	picked->time = 0;
 }
 
@@ -417,7 +416,7 @@ static __always_inline int note(void *ctx, bool direct, struct module *mod, __u6
 		lose(LOSS_PAGE);
 		return 0;
 	}
-	if (!take(direct, p)) {
+	if (!take(p)) {
 		lose(LOSS_BUSY);
 		return 0;
 	}
@@ -426,7 +425,7 @@ static __always_inline int note(void *ctx, bool direct, struct module *mod, __u6
 	} else {
 		i = site_of(p, address, now, &begun);
 		if (i == SITES) {
-			release(direct, p);
+			release(p);
 			lose(LOSS_SITE);
 			return 0;
 		}
@@ -437,7 +436,7 @@ static __always_inline int note(void *ctx, bool direct, struct module *mod, __u6
 			note_get(p, i, tid, now);
 		}
 	}
-	release(direct, p);
+	release(p);
 	if (begun)
 		begin(ctx, &key, tid, address, now);
 	if (raw)

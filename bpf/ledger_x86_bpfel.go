@@ -53,14 +53,14 @@ type LedgerPage struct {
 		_   structs.HostLayout
 		Val uint32
 	}
-	Sites     uint32
-	Open      uint32
-	Untimed   uint32
-	Held      uint32
-	Pad       uint32
-	Ambiguous uint64
-	Comm      [16]uint8
-	Site      [16]struct {
+	Sites       uint32
+	Open        uint32
+	Untimed     uint32
+	LastUntimed uint32
+	Held        uint32
+	Ambiguous   uint64
+	Comm        [16]uint8
+	Site        [16]struct {
 		_         structs.HostLayout
 		Address   uint64
 		Gets      uint64
@@ -132,6 +132,7 @@ const (
 	LedgerProgSymbols        = "symbols"
 	LedgerVarArmed           = "armed"
 	LedgerVarAsked           = "asked"
+	LedgerVarCanLock         = "can_lock"
 	LedgerVarLoader          = "loader"
 	LedgerVarLoads           = "loads"
 	LedgerVarLost            = "lost"
@@ -213,6 +214,7 @@ type LedgerMapSpecs struct {
 type LedgerVariableSpecs struct {
 	Armed           *ebpf.VariableSpec `ebpf:"armed"`
 	Asked           *ebpf.VariableSpec `ebpf:"asked"`
+	CanLock         *ebpf.VariableSpec `ebpf:"can_lock"`
 	Loader          *ebpf.VariableSpec `ebpf:"loader"`
 	Loads           *ebpf.VariableSpec `ebpf:"loads"`
 	Lost            *ebpf.VariableSpec `ebpf:"lost"`
@@ -265,6 +267,7 @@ func (m *LedgerMaps) Close() error {
 type LedgerVariables struct {
 	Armed           *ebpf.Variable `ebpf:"armed"`
 	Asked           *ebpf.Variable `ebpf:"asked"`
+	CanLock         *ebpf.Variable `ebpf:"can_lock"`
 	Loader          *ebpf.Variable `ebpf:"loader"`
 	Loads           *ebpf.Variable `ebpf:"loads"`
 	Lost            *ebpf.Variable `ebpf:"lost"`

@@ -43,27 +43,36 @@ func (h hook) candidate(mechanism string) object.Candidate {
 	return object.Candidate{Program: h.program + suffix, Mechanism: mechanism, Function: h.tracepoint}
 }
 
+// way is how all programs are loaded: they share a lock, which is either the kernel's
+// or their own.
+type way struct {
+	mechanism string
+	locked    bool // by the kernel's
+}
+
+func ways() []way {
+	return []way{{object.TPBTF, true}, {object.TPBTF, false}, {object.RawTP, false}}
+}
+
 // openKernel loads and attaches the programs, which stay inert until they are armed.
-// All are of one kind, since one lock is used by all. The error is an
-// [*object.Unable] when the machine is at fault.
+// The error is an [*object.Unable] when the machine is at fault.
 func openKernel(module string, o Options) (*kernel, error) {
 	if err := object.Preflight(o.BTF); err != nil {
 		return nil, err
 	}
 	var failed error
 	reason := ""
-	for _, mechanism := range []string{object.TPBTF, object.RawTP} {
-		if !allowed(mechanism, o.Mechanisms) {
-			reason += mechanism + " not wanted; "
+	for _, w := range ways() {
+		if !allowed(w.mechanism, o.Mechanisms) {
 			continue
 		}
-		k, err := openBy(mechanism, module, o)
+		k, err := openBy(w, module, o)
 		if err == nil {
-			k.planned(mechanism, reason)
+			k.planned(w.mechanism, reason)
 			return k, nil
 		}
 		failed = errors.Join(failed, err)
-		reason += fmt.Sprintf("%s: %s; ", mechanism, object.Shortly(err))
+		reason += fmt.Sprintf("%s%s: %s; ", w.mechanism, map[bool]string{true: " with the kernel's lock"}[w.locked], object.Shortly(err))
 	}
 	var unable *object.Unable
 	if errors.As(failed, &unable) {
@@ -81,16 +90,16 @@ func allowed(mechanism string, only []string) bool {
 	return len(only) == 0
 }
 
-func openBy(mechanism, module string, o Options) (_ *kernel, err error) {
+func openBy(w way, module string, o Options) (_ *kernel, err error) {
 	spec, err := bpf.LoadLedger()
 	if err != nil {
 		return nil, fmt.Errorf("reading the BPF object: %w", err)
 	}
 	var targets []string
 	for _, h := range hooks() {
-		targets = append(targets, h.candidate(mechanism).Target())
+		targets = append(targets, h.candidate(w.mechanism).Target())
 	}
-	k := &kernel{locked: mechanism == object.TPBTF}
+	k := &kernel{locked: w.locked}
 	if k.Object, err = object.Open(spec, o.BTF, targets...); err != nil {
 		return nil, err
 	}
@@ -106,7 +115,7 @@ func openBy(mechanism, module string, o Options) (_ *kernel, err error) {
 		return nil, err
 	}
 	for _, h := range hooks() {
-		if err := k.attach(h.candidate(mechanism)); err != nil && h.required {
+		if err := k.attach(h.candidate(w.mechanism)); err != nil && h.required {
 			return nil, err
 		}
 	}
@@ -132,7 +141,7 @@ func configure(spec *ebpf.CollectionSpec, module string, o Options, locked bool)
 	var name [56]uint8
 	copy(name[:len(name)-1], module)
 	for variable, value := range map[string]any{
-		bpf.LedgerVarWanted: name, bpf.LedgerVarRaw: o.Raw, bpf.LedgerVarWakeAtBytes: ring.MaxEntries / 4,
+		bpf.LedgerVarCanLock: locked, bpf.LedgerVarWanted: name, bpf.LedgerVarRaw: o.Raw, bpf.LedgerVarWakeAtBytes: ring.MaxEntries / 4,
 	} {
 		if err := spec.Variables[variable].Set(value); err != nil {
 			return fmt.Errorf("setting %s: %w", variable, err)
