@@ -269,32 +269,16 @@ func (l *Ledger) Ledger() (unload.Ledger, error) {
 		Type: unload.TypeBalance, Module: l.module, Start: l.start, Initial: l.initial,
 		Holders: slices.Clone(l.holders), Missing: slices.Clone(l.missing),
 	}
-	var pages map[bpf.LedgerPageKey]*bpf.LedgerPage
-	var s state
-	still := false
-	for i := 0; i < tries && !still; i++ {
-		before, err := l.kernel.state()
-		if err != nil {
-			return unload.Ledger{}, err
-		}
-		m := readModule(l.module)
-		b.State, b.Refcount = m.state, m.refcount
-		if pages, err = l.kernel.pages(); err != nil {
-			return unload.Ledger{}, err
-		}
-		if s, err = l.kernel.state(); err != nil {
-			return unload.Ledger{}, err
-		}
-		still = before == s && m == readModule(l.module)
-	}
-	if !still {
-		b.Missing = append(b.Missing, "the kernel's count and the ledger at one time: neither stood still, and the count given is the ledger's")
+	pages, s, still, err := l.look(&b)
+	if err != nil {
+		return unload.Ledger{}, err
 	}
 	b.Gets, b.Puts, b.Loads = int64(s.totals.Gets), int64(s.totals.Puts), int64(s.loads)
 	c := newClock()
 	b.Time = c.wall
 	rows := l.rows(pages, c)
 	if !still {
+		b.Missing = append(b.Missing, "the kernel's count and the ledger at one time: neither stood still, and the count given is the ledger's")
 		b.Refcount = math.MaxInt64 // no reason to think that any were dropped unseen
 	}
 	settle(&b, rows, l.before.clone(), int64(s.loads))
@@ -316,6 +300,27 @@ func (l *Ledger) Ledger() (unload.Ledger, error) {
 		all.Entries = append(all.Entries, r.Refs)
 	}
 	return all, nil
+}
+
+// look reads the kernel's count and the pages in a moment in which they stand still, or
+// says that there was none.
+func (l *Ledger) look(b *unload.Balance) (pages map[bpf.LedgerPageKey]*bpf.LedgerPage, s state, still bool, err error) {
+	for i := 0; i < tries && !still; i++ {
+		before, err := l.kernel.state()
+		if err != nil {
+			return nil, s, false, err
+		}
+		m := readModule(l.module)
+		b.State, b.Refcount = m.state, m.refcount
+		if pages, err = l.kernel.pages(); err != nil {
+			return nil, s, false, err
+		}
+		if s, err = l.kernel.state(); err != nil {
+			return nil, s, false, err
+		}
+		still = before == s && m == readModule(l.module)
+	}
+	return pages, s, still, nil
 }
 
 // Stats are what was not seen.
