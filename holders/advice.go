@@ -41,6 +41,11 @@ func advice(w unload.Why) []string {
 	return list
 }
 
+// catch is how to learn who takes references that leave no trace.
+func catch(name string) string {
+	return fmt.Sprintf("`modtrace refs %s` shows who takes and drops references from then on: have it run while the module comes into use", name)
+}
+
 // stepFor is how to free what one holder holds.
 func stepFor(h unload.Holder) string {
 	switch h.Kind {

@@ -171,5 +171,8 @@ func (f *Finder) why(m module, found []unload.Holder) (unload.Why, error) {
 		w.Hazards = f.hazards(m.name)
 	}
 	w.Advice = advice(w)
+	if w.Unexplained > 0 && f.Unable == nil {
+		w.Advice = append(w.Advice, catch(w.Module))
+	}
 	return w, nil
 }

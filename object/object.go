@@ -180,6 +180,20 @@ func (o *Object) Load(c Candidate) (*ebpf.Program, error) {
 	return coll.DetachProgram(c.Program), nil
 }
 
+// Attach attaches a program that Load gave for the same candidate.
+func Attach(c Candidate, prog *ebpf.Program) (link.Link, error) {
+	switch c.Mechanism {
+	case Kprobe:
+		return link.Kprobe(c.Function, prog, nil)
+	case Kretprobe:
+		return link.Kretprobe(c.Function, prog, nil)
+	case RawTP:
+		return link.AttachRawTracepoint(link.RawTracepointOptions{Name: c.Function, Program: prog})
+	default:
+		return link.AttachTracing(link.TracingOptions{Program: prog})
+	}
+}
+
 // Iterate loads and attaches a program that goes over all objects of a kind
 // whenever it is read (Documentation/bpf/bpf_iterators.rst). It is closed with the
 // object.

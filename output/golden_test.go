@@ -47,6 +47,18 @@ func drawings(t testing.TB) []drawing {
 	for _, w := range helds() {
 		all = append(all, drawing{w.name, func(b *bytes.Buffer, o TableOptions) error { return NewTable(b, o).Why(w.Why) }})
 	}
+	for _, a := range accountsKept() {
+		all = append(all, drawing{a.name, func(b *bytes.Buffer, o TableOptions) error { return NewTable(b, o).Ledger(a.Ledger) }})
+	}
+	all = append(all, drawing{"refs-raw", func(b *bytes.Buffer, o TableOptions) error {
+		r := NewTable(b, o)
+		for _, e := range events() {
+			if err := r.Ref(e); err != nil {
+				return err
+			}
+		}
+		return r.Ledger(accountsKept()[0].Ledger)
+	}})
 	inUse := refusal("EAGAIN", unload.ReasonReferenced, func(u *unload.Unload) {
 		u.Refcount.Before, u.Holders, u.HoldersKnown = 5, helds()[1].Holders, true
 	})

@@ -44,6 +44,26 @@ func (j jsonReport) Why(w unload.Why) error {
 	return j.write(&w)
 }
 
+// Ledger writes the balance, and then each entry.
+func (j jsonReport) Ledger(l unload.Ledger) error {
+	l.Balance.Type = unload.TypeBalance
+	if err := j.write(&l.Balance); err != nil {
+		return err
+	}
+	for _, r := range l.Entries {
+		r.Type = unload.TypeRefs
+		if err := j.write(&r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (j jsonReport) Ref(r unload.Ref) error {
+	r.Type = unload.TypeRef
+	return j.write(&r)
+}
+
 func (j jsonReport) Trailer(t unload.Trailer) error {
 	t.Type = unload.TypeTrailer
 	return j.write(&t)

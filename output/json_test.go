@@ -123,6 +123,12 @@ func TestJSONKeepsTheContract(t *testing.T) {
 			holders.0.kind holders.0.refs holders.0.module holders.0.pid holders.0.comm holders.0.cgroup holders.0.container
 			holders.0.fd holders.0.path holders.0.mount_ns holders.0.detail holders.0.stack holders.0.confidence
 			similar missing time`},
+		{"balance", encode(t, func(r Report) error { return r.Ledger(unload.Ledger{}) }), `
+			type module start time state refcount initial before gets puts outstanding handed_over unsettled unseen unexplained loads holders missing`},
+		{"refs", ledgerEntry(t), `
+			type module site pid comm gets puts handed_over outstanding held_max_ns held_ns first last since dropped stack gone processes ambiguous load`},
+		{"ref", encode(t, func(r Report) error { return r.Ref(unload.Ref{}) }), `
+			type op module time pid tid comm site taken held_ns load`},
 		{"trailer", encode(t, func(r Report) error { return r.Trailer(unload.Trailer{}) }), `
 			type records lost_events missed_probes incomplete ended`},
 	}
@@ -140,6 +146,17 @@ func TestJSONKeepsTheContract(t *testing.T) {
 			t.Errorf("%s: a null in %s", tt.name, tt.record)
 		}
 	}
+}
+
+// ledgerEntry is the line of a bare entry of a ledger.
+func ledgerEntry(t *testing.T) string {
+	t.Helper()
+	var b bytes.Buffer
+	if err := NewJSON(&b).Ledger(unload.Ledger{Entries: []unload.Refs{{}}}); err != nil {
+		t.Fatal(err)
+	}
+	_, entry, _ := strings.Cut(strings.TrimSuffix(b.String(), "\n"), "\n")
+	return entry
 }
 
 // lookUp follows a path of keys; 0 is the first of a list.

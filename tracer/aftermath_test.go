@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/modtrace/modtrace/bpf"
+	"github.com/modtrace/modtrace/symbols"
 	"github.com/modtrace/modtrace/unload"
 )
 
@@ -30,7 +31,7 @@ func calling(n int) *bpf.UnloadEnd {
 // knowing is an assembler that knows two functions, one of them a module's.
 func knowing() *assembler {
 	a := newAssembler(wholePlan())
-	a.names = newNames(func(addresses []uint64) []string {
+	a.names = symbols.New(func(addresses []uint64) []string {
 		list := make([]string, len(addresses))
 		for i, address := range addresses {
 			list[i] = map[uint64]string{1001: "first+0x1", 2001: "second+0x1 [edr]"}[address]

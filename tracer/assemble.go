@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/modtrace/modtrace/bpf"
+	"github.com/modtrace/modtrace/symbols"
 	"github.com/modtrace/modtrace/unload"
 )
 
@@ -20,7 +21,7 @@ const maxPending = 4096
 type assembler struct {
 	plan  Plan
 	wall  func(monotonic uint64) time.Time
-	names *names
+	names *symbols.Names
 	// lookAt adds to a wait what can be seen of its blocker.
 	lookAt func(w *unload.Wait, module string, tid int)
 	// stalled and recordStall are for recordings: the one is told of stalls that
@@ -66,7 +67,7 @@ func newAssembler(plan Plan) *assembler {
 	return &assembler{
 		plan:            plan,
 		wall:            func(ns uint64) time.Time { return time.Unix(0, int64(ns)).UTC() },
-		names:           newNames(func([]uint64) []string { return nil }),
+		names:           symbols.New(func([]uint64) []string { return nil }),
 		lookAt:          func(*unload.Wait, string, int) {},
 		stalled:         func(unload.Stall) {},
 		recordStall:     func(*bpf.UnloadSlot, uint64, unload.Blocker) {},
@@ -115,13 +116,13 @@ func (a *assembler) add(e any) (unload.Unload, bool) {
 	case *stallRecord:
 		a.again(e)
 	case *nameRecord:
-		a.names.learn(e.Address, text(e.Name[:]))
+		a.names.Learn(e.Address, text(e.Name[:]))
 	case *bpf.UnloadEnd:
 		u := a.report(a.pop(e), e)
 		if e.Result == 0 {
 			residue, known := a.residue(e, a.reloads.last)
 			u.Residue, u.ResidueKnown = orEmpty(residue), known
-			a.names.forget()
+			a.names.Forget()
 			a.addGone(e)
 		}
 		return u, true
@@ -318,7 +319,7 @@ func (a *assembler) reference(e *bpf.UnloadReference) unload.Reference {
 
 // site names a call by what is called from there, "" when that is not known.
 func (a *assembler) site(address uint64) string {
-	if name := a.names.of([]uint64{address})[0]; name != unnamed {
+	if name := a.names.Of([]uint64{address})[0]; name != symbols.Unnamed {
 		return name
 	}
 	return ""

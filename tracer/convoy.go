@@ -41,7 +41,7 @@ func (a *assembler) convoy(p *pending, end *bpf.UnloadEnd) []unload.Waiter {
 		if until < w.Since {
 			continue
 		}
-		lock, _ := a.names.function(w.Lock)
+		lock, _ := a.names.Function(w.Lock)
 		list = append(list, unload.Waiter{
 			PID:      int(w.Pid),
 			Comm:     text(w.Comm[:]),

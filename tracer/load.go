@@ -12,6 +12,7 @@ import (
 
 	"github.com/modtrace/modtrace/bpf"
 	"github.com/modtrace/modtrace/object"
+	"github.com/modtrace/modtrace/symbols"
 	"github.com/modtrace/modtrace/unload"
 )
 
@@ -159,7 +160,7 @@ func (l *loader) double(t *try) error {
 		if err != nil {
 			continue
 		}
-		lk, err := attachProgram(spare, p, nil)
+		lk, err := object.Attach(spare, p)
 		if err != nil {
 			if err := p.Close(); err != nil {
 				return err
@@ -203,11 +204,9 @@ func misses(p *ebpf.Program) int64 {
 // asker gives the means to name kernel addresses.
 func (l *loader) asker() func([]uint64) []string {
 	if l.symbols != nil {
-		return askKernel(l.symbols, l.Vars["asked"])
+		return symbols.AskKernel(l.symbols, l.Vars["asked"])
 	}
-	k := &kallsyms{}
-	k.load()
-	return k.ask
+	return symbols.Kallsyms()
 }
 
 // order tells each boundary which attached one comes before it, and the end of

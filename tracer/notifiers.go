@@ -8,6 +8,7 @@ import (
 
 	"github.com/modtrace/modtrace/bpf"
 	"github.com/modtrace/modtrace/cause"
+	"github.com/modtrace/modtrace/symbols"
 	"github.com/modtrace/modtrace/unload"
 )
 
@@ -34,7 +35,7 @@ func (a *assembler) notifiers(e *bpf.UnloadEnd, missing *[]string) []unload.Noti
 			until, alone = next&^afterUnseen, next&afterUnseen == 0
 		}
 		n := unload.Notifier{Duration: max(int64(until-c.Since&^afterUnseen), 0), Exact: alone}
-		n.Callback, n.Module = a.names.function(c.Function)
+		n.Callback, n.Module = a.names.Function(c.Function)
 		list = append(list, n)
 	}
 	switch more := int(e.Callbacks) - len(called) + int(e.Unseen); {
@@ -92,7 +93,7 @@ func callbackIn(stack []string) (frame string, ok bool) {
 		f, below := stack[i-1], cause.Function(stack[i])
 		switch {
 		case below != "notifier_call_chain" && below != "blocking_notifier_call_chain", cause.Function(f) == "notifier_call_chain":
-		case below == "blocking_notifier_call_chain" && locks(cause.Function(f)), f == unnamed:
+		case below == "blocking_notifier_call_chain" && locks(cause.Function(f)), f == symbols.Unnamed:
 			return "", false
 		default:
 			return f, true

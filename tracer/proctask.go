@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/modtrace/modtrace/symbols"
 )
 
 // procTasks is what /proc says of all tasks. That takes CAP_SYS_ADMIN (proc(5),
@@ -63,7 +65,7 @@ func stackOf(tid int) []string {
 	var stack []string
 	for line := range strings.Lines(string(b)) {
 		if _, text, ok := strings.Cut(strings.TrimSpace(line), "] "); ok {
-			stack = append(stack, frame(text))
+			stack = append(stack, symbols.Frame(text))
 		}
 	}
 	return stack

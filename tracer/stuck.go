@@ -15,6 +15,7 @@ import (
 	"github.com/modtrace/modtrace/cause"
 	"github.com/modtrace/modtrace/klog"
 	"github.com/modtrace/modtrace/object"
+	"github.com/modtrace/modtrace/symbols"
 	"github.com/modtrace/modtrace/unload"
 )
 
@@ -370,7 +371,7 @@ func (s *scene) dead(name string) (unload.Stall, bool) {
 	st.Elapsed = max(int64(s.now-o.At), 0)
 	st.Start = s.wall.Add(-time.Duration(st.Elapsed))
 	for _, f := range o.Stack {
-		st.Wait.Stack = append(st.Wait.Stack, frame(f))
+		st.Wait.Stack = append(st.Wait.Stack, symbols.Frame(f))
 	}
 	st.Wait.Stack = withinCall(st.Wait.Stack)
 	for _, l := range o.Lines {

@@ -15,6 +15,7 @@ import (
 	"github.com/modtrace/modtrace/bpf"
 	"github.com/modtrace/modtrace/cause"
 	"github.com/modtrace/modtrace/object"
+	"github.com/modtrace/modtrace/symbols"
 	"github.com/modtrace/modtrace/unload"
 	"github.com/modtrace/modtrace/unwind"
 )
@@ -94,13 +95,13 @@ func isDelete(frame string) bool {
 type taskReader struct {
 	loader *loader
 	iter   *link.Iter
-	names  *names
+	names  *symbols.Names
 	kernel *unwind.Kernel // once it is needed
 }
 
 // newTaskReader prepares for reading. What names addresses may be given, since it
 // takes time to set up.
-func newTaskReader(o Options, n *names) (*taskReader, error) {
+func newTaskReader(o Options, n *symbols.Names) (*taskReader, error) {
 	spec, err := bpf.LoadTask()
 	if err != nil {
 		return nil, fmt.Errorf("reading the BPF object: %w", err)
@@ -121,7 +122,7 @@ func newTaskReader(o Options, n *names) (*taskReader, error) {
 	}
 	if n == nil {
 		l.symbols, _ = l.Load(object.Candidate{Program: "symbols", Mechanism: object.Run}) // without it, names come from elsewhere
-		n = newNames(l.asker())
+		n = symbols.New(l.asker())
 	}
 	r := &taskReader{loader: l, names: n, iter: it}
 	return r, nil
@@ -141,7 +142,7 @@ func (r *taskReader) close() error {
 
 // allTasks reads all tasks of the machine, by /proc when the kernel does not let
 // them be read otherwise.
-func allTasks(o Options, n *names) []task {
+func allTasks(o Options, n *symbols.Names) []task {
 	r, err := newTaskReader(o, n)
 	if err != nil {
 		return procTasks()
@@ -231,7 +232,7 @@ func (r *taskReader) task(record *bpf.TaskRecord, frames []uint64) task {
 		arrived:       record.Arrived,
 		call:          int64(record.Call),
 		arguments:     record.Argument,
-		stack:         r.names.of(frames),
+		stack:         r.names.Of(frames),
 		at:            unwind.Place{SP: record.Sp, FP: record.Fp},
 		self:          record.Task,
 	}
@@ -239,10 +240,10 @@ func (r *taskReader) task(record *bpf.TaskRecord, frames []uint64) task {
 		t.address = frames[0]
 	}
 	if record.Work != 0 {
-		t.work = r.names.at(record.Work)
+		t.work = r.names.At(record.Work)
 	}
 	for _, b := range record.Barrier {
-		if cause.Function(r.names.at(b.Func)) == "wq_barrier_func" {
+		if cause.Function(r.names.At(b.Func)) == "wq_barrier_func" {
 			t.awaited = append(t.awaited, int(b.Tid))
 		}
 	}
@@ -275,7 +276,7 @@ func (r *taskReader) locksOf(t *task, isTask func(uint64) bool) map[unload.Cause
 		}
 		lock, owner, err := r.kernel.Owner(t.at, t.self, unwind.Lock{Owner: uint64(l.Owner), Waiters: uint64(l.Waiters)}, isTask)
 		if err == nil && owner != 0 {
-			name, _ := r.names.function(lock)
+			name, _ := r.names.Function(lock)
 			locks[kind] = awaited{name, owner}
 		}
 	}
@@ -302,6 +303,6 @@ func (r *taskReader) complete(t *task) error {
 	if err != nil {
 		return fmt.Errorf("following the stack of task %d: %w", t.tid, err)
 	}
-	t.stack = append(r.names.of(frames), t.stack...)
+	t.stack = append(r.names.Of(frames), t.stack...)
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/modtrace/modtrace/bpf"
 	"github.com/modtrace/modtrace/object"
+	"github.com/modtrace/modtrace/symbols"
 	"github.com/modtrace/modtrace/unload"
 )
 
@@ -109,13 +110,13 @@ func (t *Tracer) start(o Options) error {
 	t.assemble.lookAt = func(w *unload.Wait, module string, tid int) {
 		lookAt(w, module, tid, func() []task { return allTasks(o, t.assemble.names) })
 	}
-	t.assemble.names = newNames(t.loader.asker())
+	t.assemble.names = symbols.New(t.loader.asker())
 	if t.loader.threads != nil {
 		r := &residue{threads: t.loader.leftovers(), loads: t.loads}
 		t.assemble.residue = r.look
 	}
 	if t.tap != nil {
-		t.assemble.names.record = func(address uint64, name string) { t.tap(encodeName(address, name)) }
+		t.assemble.names.Record = func(address uint64, name string) { t.tap(encodeName(address, name)) }
 		t.assemble.recordStall = func(s *bpf.UnloadSlot, now uint64, b unload.Blocker) {
 			if raw, err := encodeStall(s, now, b); err == nil {
 				t.tap(raw)

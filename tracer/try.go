@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 
 	"github.com/modtrace/modtrace/object"
 	"github.com/modtrace/modtrace/unload"
@@ -104,20 +103,12 @@ func (l *loader) loadCandidate(c object.Candidate) (prog *ebpf.Program, chain []
 
 // attachProgram attaches to what the candidate names, or to the callbacks of a chain.
 func attachProgram(c object.Candidate, prog *ebpf.Program, chain []uint64) (io.Closer, error) {
-	switch {
-	case c.OnChain:
-		k, err := attachToEach(chain, prog)
-		if err != nil {
-			return nil, err
-		}
-		return k, nil
-	case c.Mechanism == object.Kprobe:
-		return link.Kprobe(c.Function, prog, nil)
-	case c.Mechanism == object.Kretprobe:
-		return link.Kretprobe(c.Function, prog, nil)
-	case c.Mechanism == object.RawTP:
-		return link.AttachRawTracepoint(link.RawTracepointOptions{Name: c.Function, Program: prog})
-	default:
-		return link.AttachTracing(link.TracingOptions{Program: prog})
+	if !c.OnChain {
+		return object.Attach(c, prog)
 	}
+	k, err := attachToEach(chain, prog)
+	if err != nil {
+		return nil, err
+	}
+	return k, nil
 }

@@ -89,7 +89,7 @@ func (a *assembler) begun(e *bpf.UnloadWait) *begunWait {
 		b.wait.Cause = unload.CausePreempted // wherever that was
 		return b
 	}
-	b.wait.Stack = belowSwitch(a.names.of(e.Stack[:e.Depth]))
+	b.wait.Stack = belowSwitch(a.names.Of(e.Stack[:e.Depth]))
 	b.wait.Cause = cause.Of(b.wait.Stack)
 	b.wait.Blocker = a.blocker(e, b.wait.Cause)
 	if b.wait.Cause == unload.CauseRCUBarrier {
@@ -107,12 +107,12 @@ func (a *assembler) blocker(e *bpf.UnloadWait, c unload.Cause) unload.Blocker {
 		if e.Blocker.Pid != 0 {
 			b = unload.Blocker{Kind: unload.KindTask, PID: int(e.Blocker.Pid), Comm: text(e.Blocker.Comm[:])}
 		}
-		b.Detail, _ = a.names.function(e.Blocker.Object)
+		b.Detail, _ = a.names.Function(e.Blocker.Object)
 	case kind == bpf.UnloadBlockerKindBLOCKER_KTHREAD && c == unload.CauseKthreadStop:
 		b = unload.Blocker{Kind: unload.KindTask, PID: int(e.Blocker.Pid), Comm: text(e.Blocker.Comm[:])}
 	case kind == bpf.UnloadBlockerKindBLOCKER_WORK && c == unload.CauseWorkqueue:
 		b.Kind = unload.KindWork
-		b.Function, b.Module = a.names.function(e.Blocker.Function)
+		b.Function, b.Module = a.names.Function(e.Blocker.Function)
 	case kind == bpf.UnloadBlockerKindBLOCKER_WORKQUEUE && c == unload.CauseWorkqueue:
 		b = unload.Blocker{Kind: unload.KindWorkqueue, Detail: text(e.Blocker.Detail[:])}
 	case kind == bpf.UnloadBlockerKindBLOCKER_ASYNC && c == unload.CauseAsyncWork:
@@ -136,7 +136,7 @@ func (a *assembler) pendingCalls(e *bpf.UnloadWait) []string {
 	}
 	var calls []string
 	for _, address := range addresses[:min(int(b.Pid), len(addresses))] {
-		if frame := a.names.at(address); frame != "" && !slices.Contains(calls, call(frame)) {
+		if frame := a.names.At(address); frame != "" && !slices.Contains(calls, call(frame)) {
 			calls = append(calls, call(frame))
 		}
 	}
@@ -190,7 +190,7 @@ type waker struct {
 // waker says who ends a wait: the task that runs then, or an interrupt on top of
 // whichever task that is.
 func (a *assembler) waker(e *bpf.UnloadWaking) *waker {
-	stack := belowWaking(a.names.of(e.Stack[:e.Depth]))
+	stack := belowWaking(a.names.Of(e.Stack[:e.Depth]))
 	if i := slices.IndexFunc(stack, interrupts); i >= 0 {
 		return &waker{e.Number, unload.Blocker{Kind: unload.KindInterrupt, Stack: stack[:i+1]}}
 	}
@@ -260,7 +260,7 @@ func withoutTrampolines(stack []string) []string {
 
 // addSample counts a stack in which the task was found running.
 func (a *assembler) addSample(p *pending, e *bpf.UnloadSample) {
-	p.addHot(e.Boundary, belowInterrupt(a.names.of(e.Stack[:e.Depth])))
+	p.addHot(e.Boundary, belowInterrupt(a.names.Of(e.Stack[:e.Depth])))
 }
 
 func (p *pending) addHot(boundary uint32, stack []string) {

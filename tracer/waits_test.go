@@ -6,11 +6,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/modtrace/modtrace/bpf"
+	"github.com/modtrace/modtrace/symbols"
 	"github.com/modtrace/modtrace/unload"
 )
 
-// symbols are the addresses of the tests below.
-var symbols = map[uint64]string{
+// named are the addresses of the tests below.
+var named = map[uint64]string{
 	1:  "bpf_prog_0123_go_off+0x1",
 	2:  "__schedule+0x100",
 	3:  "schedule+0x20",
@@ -39,10 +40,10 @@ var symbols = map[uint64]string{
 
 func symbolic() *assembler {
 	a := newAssembler(wholePlan())
-	a.names = newNames(func(addresses []uint64) []string {
+	a.names = symbols.New(func(addresses []uint64) []string {
 		var list []string
 		for _, x := range addresses {
-			list = append(list, symbols[x])
+			list = append(list, named[x])
 		}
 		return list
 	})

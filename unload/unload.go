@@ -19,6 +19,9 @@ const (
 	TypeStall   = "stall"
 	TypeReload  = "reload"
 	TypeWhy     = "why"
+	TypeBalance = "balance"
+	TypeRefs    = "refs"
+	TypeRef     = "ref"
 	TypeTrailer = "trailer"
 )
 

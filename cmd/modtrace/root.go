@@ -117,6 +117,7 @@ time went, and for a refusal why it was refused.`,
 		Example: `  sudo modtrace run -- rmmod tun       unload a module and see what happens
   sudo modtrace trace                  watch every unload on this machine
   sudo modtrace why tun                say who holds a module, without unloading it
+  sudo modtrace refs tun               watch references on a module being taken and dropped
   sudo modtrace stuck                  say where the unloads that hang now do, and on whom
   modtrace check                       what this kernel lets modtrace see`,
 		Version:               version(),
@@ -144,7 +145,7 @@ time went, and for a refusal why it was refused.`,
 		_ = flags.MarkHidden(hidden)
 	}
 	_ = root.RegisterFlagCompletionFunc("color", cobra.FixedCompletions([]string{"auto", "always", "never"}, cobra.ShellCompDirectiveNoFileComp))
-	root.AddCommand(c.runCommand(), c.traceCommand(), c.whyCommand(), c.stuckCommand(), c.checkCommand(), c.completionCommand())
+	root.AddCommand(c.runCommand(), c.traceCommand(), c.whyCommand(), c.refsCommand(), c.stuckCommand(), c.checkCommand(), c.completionCommand())
 	root.InitDefaultHelpCmd()
 	for _, cmd := range root.Commands() {
 		if cmd.Name() == "help" {

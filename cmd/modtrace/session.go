@@ -19,12 +19,17 @@ import (
 	"github.com/modtrace/modtrace/unload"
 )
 
-// session is a trace and the reports that its unloads go to.
-type session struct {
+// recorder has the reports that records go to.
+type recorder struct {
 	cli     *cli
-	tracer  *tracer.Tracer
 	reports []output.Report
 	files   []*os.File
+}
+
+// session is a trace and the reports that its unloads go to.
+type session struct {
+	recorder
+	tracer  *tracer.Tracer
 	holders explainer
 	slowest unload.Unload
 	// wants says whether a module's unloads are to be reported.
@@ -63,7 +68,7 @@ func interruptible() (ctx context.Context, caught func() os.Signal) {
 func (c *cli) open(ctx context.Context, o tracer.Options, wants func(module string) bool) (_ *session, err error) {
 	// A reader that goes away is reported by the write that fails.
 	signal.Ignore(syscall.SIGPIPE)
-	s := &session{cli: c, wants: wants, holders: explainer{btf: c.btf}}
+	s := &session{recorder: recorder{c, nil, nil}, wants: wants, holders: explainer{btf: c.btf}}
 	o.Stalled, o.Reloaded = s.stalled, s.reloaded
 	defer func() {
 		if err != nil {
@@ -82,7 +87,7 @@ func (c *cli) open(ctx context.Context, o tracer.Options, wants func(module stri
 	if s.tracer, err = tracer.Start(ctx, o); err != nil {
 		return nil, err
 	}
-	if err := s.begin(); err != nil {
+	if err := s.begin(s.tracer.Plan()); err != nil {
 		return nil, errors.Join(err, s.tracer.Close())
 	}
 	return s, nil
@@ -90,7 +95,7 @@ func (c *cli) open(ctx context.Context, o tracer.Options, wants func(module stri
 
 // begin opens the reports, and says that it has. An older capture is overwritten
 // only now: where tracing cannot even start, it stays.
-func (s *session) begin() error {
+func (s *recorder) begin(plan []unload.Hook) error {
 	s.reports = append(s.reports, s.cli.report())
 	if s.cli.capture != "" {
 		f, err := s.create(s.cli.capture)
@@ -99,7 +104,7 @@ func (s *session) begin() error {
 		}
 		s.reports = append(s.reports, output.NewJSON(f))
 	}
-	if err := s.header(); err != nil {
+	if err := s.header(plan); err != nil {
 		return err
 	}
 	return s.ready()
@@ -117,7 +122,7 @@ func settle() {
 
 // create makes a file that only its owner can read: a capture names processes
 // and their arguments.
-func (s *session) create(name string) (*os.File, error) {
+func (s *recorder) create(name string) (*os.File, error) {
 	f, err := os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("writing a capture: %w", err)
@@ -172,12 +177,12 @@ func speaksUTF8() bool {
 }
 
 // header opens every report.
-func (s *session) header() error {
+func (s *recorder) header(plan []unload.Hook) error {
 	h, err := machine()
 	if err != nil {
 		return err
 	}
-	h.Plan = s.tracer.Plan()
+	h.Plan = plan
 	return s.each(func(r output.Report) error { return r.Header(h) })
 }
 
@@ -204,8 +209,8 @@ func machine() (unload.Header, error) {
 	}, nil
 }
 
-// ready tells whoever waits that unloads are seen from now on.
-func (s *session) ready() error {
+// ready tells whoever waits that all is seen from now on.
+func (s *recorder) ready() error {
 	if s.cli.readyFile == "" {
 		return nil
 	}
@@ -283,7 +288,7 @@ func (s *session) trailer() error {
 	return s.each(func(r output.Report) error { return r.Trailer(t) })
 }
 
-func (s *session) each(write func(output.Report) error) error {
+func (s *recorder) each(write func(output.Report) error) error {
 	for _, r := range s.reports {
 		if err := write(r); err != nil {
 			return unwritable(err)
@@ -321,7 +326,7 @@ func (s *session) close() error {
 	return errors.Join(s.tracer.Close(), s.holders.close(), s.closeFiles())
 }
 
-func (s *session) closeFiles() error {
+func (s *recorder) closeFiles() error {
 	var errs []error
 	for _, f := range s.files {
 		errs = append(errs, f.Close())

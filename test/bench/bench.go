@@ -30,6 +30,8 @@ type Options struct {
 	Rounds int
 	// Modtrace is a program to measure instead of the sources' own.
 	Modtrace string
+	// References alone are measured.
+	References bool
 	// Log takes progress; nil means none.
 	Log io.Writer
 }
@@ -69,10 +71,14 @@ func Run(ctx context.Context, l *lab.Lab, o Options) (*figure.Report, error) {
 	if err != nil {
 		return nil, err
 	}
+	args := []string{"/usr/bin/bench", "-rounds", strconv.Itoa(o.Rounds), "-warmup", strconv.Itoa(warmup)}
+	if o.References {
+		args = append(args, "-references")
+	}
 	var stdout bytes.Buffer
 	result, err := l.Run(ctx, &lab.Machine{
 		Kernel: k,
-		Args:   []string{"/usr/bin/bench", "-rounds", strconv.Itoa(o.Rounds), "-warmup", strconv.Itoa(warmup)},
+		Args:   args,
 		// A raw system call that lasts is no reason to send the thread signals.
 		Env:    []string{"GODEBUG=asyncpreemptoff=1"},
 		Stdout: &stdout, Stderr: o.Log,
@@ -92,7 +98,7 @@ func Run(ctx context.Context, l *lab.Lab, o Options) (*figure.Report, error) {
 		return nil, fmt.Errorf("reading what the guest measured: %w", err)
 	}
 	r.Series, r.Kernel = o.Series, result.Release
-	if o.Modtrace == "" {
+	if o.Modtrace == "" && r.Versions != nil {
 		r.Versions["modtrace"] = "modtrace " + sources(ctx)
 	}
 	return r, nil

@@ -20,6 +20,7 @@ const (
 	maxModules = 1.02                   // with many modules loaded, times with few
 	maxDrift   = 1.02                   // of the unwatched unload, over the boot
 	maxSwitch  = 1.2                    // times what an empty program adds to a switch of tasks
+	maxRef     = 700                    // ns for a reference taken or dropped, its stack and all
 	many       = 200
 )
 
@@ -55,6 +56,11 @@ func TestBudget(t *testing.T) {
 	unwatched := r.Switch(figure.None)
 	atMost(t, "what a switch of tasks costs more under modtrace, to an empty program",
 		r.Switch(figure.Modtrace)-unwatched, r.Switch(figure.Empty)-unwatched, maxSwitch)
+	for _, tracer := range []string{figure.RefsWatched, figure.RefsOther} {
+		if ns := r.Reference(tracer); ns <= 0 || ns > maxRef {
+			t.Errorf("a reference costs %.0f ns more under modtrace %s; it may be %d", ns, tracer, maxRef)
+		}
+	}
 	// Were the clock not steady, the ratios above would say nothing.
 	var series []int64
 	for _, c := range r.Costs {

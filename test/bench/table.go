@@ -14,6 +14,11 @@ import (
 // Table prints a report for people, at most 80 columns wide.
 func Table(w io.Writer, r *figure.Report) error {
 	t := &table{}
+	if len(r.Costs) == 0 { // they alone were measured
+		t.references(r)
+		_, err := io.WriteString(w, t.b.String())
+		return err
+	}
 	t.line("Unloading a module that does nothing: Linux %s, %s,", r.Kernel, r.Series)
 	t.line("one boot, instruction-counted time, %d rounds each after %d to warm up;", r.Rounds, r.Warmup)
 	t.line("+200: with so many other modules loaded.")
@@ -23,6 +28,8 @@ func Table(w io.Writer, r *figure.Report) error {
 	t.starts(r)
 	t.line("")
 	t.switches(r)
+	t.line("")
+	t.references(r)
 	t.line("")
 	for _, program := range []string{"modtrace", "bpftrace", "trace-cmd"} {
 		t.line("%-9s  %s", program, r.Versions[program])
@@ -94,6 +101,15 @@ func (t *table) switches(r *figure.Report) {
 			added = fmt.Sprintf("%.3fx", (s.Time-none)/(empty-none))
 		}
 		t.line(row, s.Tracer, fmt.Sprintf("%.1f", s.Time), fmt.Sprintf("%.1f", s.Time-none), added)
+	}
+}
+
+// references prints what each adds to a reference that is taken or dropped.
+func (t *table) references(r *figure.Report) {
+	const row = "%-34s %12s"
+	t.line(row, "on each reference taken or dropped", "ns added")
+	for _, ref := range r.References {
+		t.line(row, "modtrace "+ref.Tracer, fmt.Sprintf("%.1f", ref.Time))
 	}
 }
 

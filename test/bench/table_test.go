@@ -26,6 +26,7 @@ func TestTable(t *testing.T) {
 			{Tracer: figure.BpftraceFentry, Error: strings.Repeat("no such probe ", 20)},
 		},
 	}
+	r.References = []figure.Reference{{Tracer: figure.RefsWatched, Time: 400.25}, {Tracer: figure.RefsOther, Time: 100}}
 	var b strings.Builder
 	if err := Table(&b, r); err != nil {
 		t.Fatal(err)
@@ -35,10 +36,19 @@ func TestTable(t *testing.T) {
 			t.Errorf("%d columns: %s", n, line)
 		}
 	}
-	for _, want := range []string{"6.12.1-amd64", "100 rounds", "1.050x", "1.500x", "modtrace +200", "not measured: no such probe", "cold        250         20.0", "bpftrace v2"} {
+	for _, want := range []string{"6.12.1-amd64", "100 rounds", "1.050x", "1.500x", "modtrace +200", "not measured: no such probe", "cold        250         20.0", "bpftrace v2", "modtrace refs                             400.2", "refs of another"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q in\n%s", want, &b)
 		}
+	}
+}
+
+// TestTableOfReferences prints them when nothing else was measured.
+func TestTableOfReferences(t *testing.T) {
+	var b strings.Builder
+	r := &figure.Report{References: []figure.Reference{{Tracer: figure.RefsRaw, Time: 800}}}
+	if err := Table(&b, r); err != nil || strings.Count(b.String(), "\n") != 2 || !strings.Contains(b.String(), "800.0") {
+		t.Errorf("%v\n%s", err, &b)
 	}
 }
 

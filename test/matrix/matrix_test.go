@@ -67,7 +67,7 @@ func TestSpecialBoots(t *testing.T) {
 	}{
 		{what: "lockdown", test: "TestLockedDown", kernelArgs: []string{"lockdown=confidentiality"}},
 		{what: "modules_disabled", test: "TestModulesDisabled"},
-		{what: "holders", test: "TestWhyInTree", modules: heldModules},
+		{what: "holders", test: "Test(Why|Refs)InTree", modules: heldModules},
 	}
 	l.EachKernel(t, func(t *testing.T, k *lab.Kernel) {
 		for _, b := range boots {

@@ -290,7 +290,8 @@ func TestWhyUnexplained(t *testing.T) {
 		inguest.SetParam(t, "leak", "take", "1")
 	}
 	r, w := whyOne(t, "leak")
-	if r.code != 10 || w.Refcount != 3 || w.Unexplained != 3 || len(w.Holders) != 0 || w.Reason != unload.ReasonReferenced {
+	if r.code != 10 || w.Refcount != 3 || w.Unexplained != 3 || len(w.Holders) != 0 || w.Reason != unload.ReasonReferenced ||
+		len(w.Advice) != 1 || !strings.HasPrefix(w.Advice[0], "`modtrace refs leak` ") {
 		t.Errorf("exit %d, %+v", r.code, w)
 	}
 	for range 3 {

@@ -47,6 +47,18 @@ func TestLockedDown(t *testing.T) {
 			calledBy(t, u, []string{"modprobe", "-r", name})
 		}
 	}
+	if out, err := exec.Command("modprobe", "tun").CombinedOutput(); err != nil {
+		t.Fatalf("modprobe tun: %v: %s", err, out)
+	}
+	tr := watchRefs(t, "--json", "tun")
+	f := open(t, "/dev/net/tun", os.O_RDWR)
+	a := tr.ledger()
+	if b := a.balance; b.Refcount == 0 || b.Outstanding != b.Refcount || a.entries[0].PID != os.Getpid() {
+		t.Errorf("references: %+v, %+v", b, a.entries)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
 	oneMessage(t, run(t, "trace", "--hooks", "kprobe,kretprobe,raw_tp"), 3, "lockdown=confidentiality")
 }
 

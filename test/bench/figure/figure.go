@@ -16,6 +16,11 @@ const (
 	FunctionGraph  = "function_graph"
 	// Empty is a program that does nothing, where only switches are measured.
 	Empty = "empty program"
+	// What references cost under modtrace refs: those of the module that is watched,
+	// the same with each reported, and those of others.
+	RefsWatched = "refs"
+	RefsRaw     = "refs --raw"
+	RefsOther   = "refs of another"
 )
 
 // Report is what one boot gives. All times are in nanoseconds of the guest's
@@ -33,6 +38,14 @@ type Report struct {
 	Starts   []Start   `json:"starts"`
 	Programs []Program `json:"programs"`
 	Switches []Switch  `json:"switches"`
+
+	References []Reference `json:"references"`
+}
+
+// Reference is what a reference taken or dropped costs more under a tracer.
+type Reference struct {
+	Tracer string  `json:"tracer"`
+	Time   float64 `json:"ns"`
 }
 
 // Switch is what a switch of tasks costs while nothing is unloaded.
@@ -127,6 +140,16 @@ func (r *Report) Switch(tracer string) float64 {
 	for _, s := range r.Switches {
 		if s.Tracer == tracer {
 			return s.Time
+		}
+	}
+	return 0
+}
+
+// Reference returns what a reference costs more under a tracer, in ns, or 0.
+func (r *Report) Reference(tracer string) float64 {
+	for _, ref := range r.References {
+		if ref.Tracer == tracer {
+			return ref.Time
 		}
 	}
 	return 0

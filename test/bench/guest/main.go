@@ -27,6 +27,7 @@ func main() {
 	b := &bench{}
 	flag.IntVar(&b.report.Rounds, "rounds", 100, "rounds to measure")
 	flag.IntVar(&b.report.Warmup, "warmup", 10, "rounds before those")
+	flag.BoolVar(&b.onlyReferences, "references", false, "measure references alone")
 	flag.Parse()
 	// The clock counts every instruction of the machine: a collector that runs
 	// now and then would be in some figures and not in others.
@@ -47,11 +48,17 @@ type bench struct {
 	report  figure.Report
 	plan    []boundary // where modtrace attached
 	modules int        // loaded now, beside the one that is unloaded
+
+	onlyReferences bool
 }
 
 func (b *bench) run() error {
 	if err := os.MkdirAll(scratch, 0o700); err != nil {
 		return err
+	}
+	if b.onlyReferences {
+		time.Sleep(coldAfter)
+		return b.references()
 	}
 	if err := b.cold(); err != nil {
 		return err
@@ -70,6 +77,9 @@ func (b *bench) run() error {
 	}
 	if err := b.switches(tracers[1]); err != nil {
 		return fmt.Errorf("measuring switches of tasks: %w", err)
+	}
+	if err := b.references(); err != nil {
+		return fmt.Errorf("measuring references: %w", err)
 	}
 	if err := b.load(manyModules); err != nil {
 		return err

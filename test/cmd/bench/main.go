@@ -21,6 +21,7 @@ func main() {
 	flag.StringVar(&o.Series, "kernel", bench.DefaultSeries, "kernel `series` of the lab")
 	flag.IntVar(&o.Rounds, "rounds", 0, "unloads for a figure (default 100)")
 	flag.StringVar(&o.Modtrace, "modtrace", "", "measure this `program` instead of the sources")
+	flag.BoolVar(&o.References, "references", false, "measure references taken and dropped alone, a matter of a minute")
 	asJSON := flag.Bool("json", false, "print the figures as JSON")
 	flag.Parse()
 	if flag.NArg() > 0 || o.Rounds < 0 {

@@ -1,27 +1,27 @@
-package tracer
+// Package symbols names addresses in the kernel as its own backtraces do.
+package symbols
 
 import (
 	"cmp"
-	"encoding/binary"
 	"fmt"
 	"slices"
 	"strings"
+	"structs"
 
 	"github.com/cilium/ebpf"
 
-	"github.com/modtrace/modtrace/bpf"
 	"github.com/modtrace/modtrace/cause"
 )
 
-// names gives kernel addresses the names that they have now. A module's are only
+// Names gives kernel addresses the names that they have now. A module's are only
 // to be had while it is there, so stacks are named as they come in. Of a function
 // of which one place was named, all others are known from then on.
-type names struct {
+type Names struct {
 	ask       func([]uint64) []string // one name each, "" for none
 	known     map[uint64]string
 	functions []function // by where they begin
-	// record, if set, is told of each name that was found out.
-	record func(address uint64, name string)
+	// Record, if set, is told of each name that was found out.
+	Record func(address uint64, name string)
 }
 
 // function is where a function lies.
@@ -30,15 +30,16 @@ type function struct {
 	name, module string // module with a space before it and in brackets, or ""
 }
 
-func newNames(ask func([]uint64) []string) *names {
-	return &names{ask: ask, known: map[uint64]string{}}
+// New makes names of what ask, given addresses, answers: one name each, "" for none.
+func New(ask func([]uint64) []string) *Names {
+	return &Names{ask: ask, known: map[uint64]string{}}
 }
 
-// unnamed stands for an address that has no name, or no longer.
-const unnamed = "?"
+// Unnamed stands for an address that has no name, or no longer.
+const Unnamed = "?"
 
-// of names addresses; each is that of the instruction behind a call.
-func (n *names) of(addresses []uint64) []string {
+// Of names addresses; each is that of the instruction behind a call.
+func (n *Names) Of(addresses []uint64) []string {
 	list := make([]string, len(addresses))
 	var missing []uint64
 	for i, a := range addresses {
@@ -50,27 +51,27 @@ func (n *names) of(addresses []uint64) []string {
 		return list
 	}
 	for i, text := range n.ask(missing) {
-		if name := frame(text); name != "" {
-			n.learn(missing[i], name)
+		if name := Frame(text); name != "" {
+			n.Learn(missing[i], name)
 			n.place(missing[i], text)
 		}
 	}
 	for i, a := range addresses {
 		if list[i] == "" {
-			list[i] = cmp.Or(n.name(a), unnamed)
+			list[i] = cmp.Or(n.name(a), Unnamed)
 		}
 	}
 	return list
 }
 
 // name gives what is known of an address, "" if nothing is.
-func (n *names) name(address uint64) string {
+func (n *Names) name(address uint64) string {
 	if name := n.known[address]; name != "" {
 		return name
 	}
 	name := n.within(address)
 	if name != "" {
-		n.learn(address, name)
+		n.Learn(address, name)
 	}
 	return name
 }
@@ -79,18 +80,19 @@ func (n *names) name(address uint64) string {
 // places.
 const maxKnown = 1 << 12
 
-func (n *names) learn(address uint64, name string) {
+// Learn keeps the name of an address.
+func (n *Names) Learn(address uint64, name string) {
 	if len(n.known) >= maxKnown {
 		clear(n.known)
 	}
 	n.known[address] = name
-	if n.record != nil {
-		n.record(address, name)
+	if n.Record != nil {
+		n.Record(address, name)
 	}
 }
 
 // within names an address that lies in a function that is known.
-func (n *names) within(address uint64) string {
+func (n *Names) within(address uint64) string {
 	// The address is behind a call, which may be the last of its function.
 	i, _ := slices.BinarySearchFunc(n.functions, address, func(f function, a uint64) int { return cmp.Compare(f.begin, a) })
 	if i == 0 || address > n.functions[i-1].end {
@@ -102,7 +104,7 @@ func (n *names) within(address uint64) string {
 
 // place keeps where a function lies, of which one address reads as text:
 // name+0xoffset/0xsize [module].
-func (n *names) place(address uint64, text string) {
+func (n *Names) place(address uint64, text string) {
 	at, module, _ := strings.Cut(text, " ")
 	if module != "" {
 		module = " " + module
@@ -119,26 +121,26 @@ func (n *names) place(address uint64, text string) {
 	}
 }
 
-// function names the function that begins at an address.
-func (n *names) function(address uint64) (function, module string) {
-	frame := n.at(address)
+// Function names the function that begins at an address.
+func (n *Names) Function(address uint64) (function, module string) {
+	frame := n.At(address)
 	return cause.Function(frame), cause.Module(frame)
 }
 
-// at names the function that begins at an address as a frame is named, "" if it
+// At names the function that begins at an address as a frame is named, "" if it
 // has none.
-func (n *names) at(address uint64) string {
+func (n *Names) At(address uint64) string {
 	if address == 0 {
 		return ""
 	}
-	if frame := n.of([]uint64{address + 1})[0]; frame != unnamed {
+	if frame := n.Of([]uint64{address + 1})[0]; frame != Unnamed {
 		return frame
 	}
 	return ""
 }
 
-// forget drops what is known of modules: another may come to lie where one was.
-func (n *names) forget() {
+// Forget drops what is known of modules: another may come to lie where one was.
+func (n *Names) Forget() {
 	for address, name := range n.known {
 		if strings.HasSuffix(name, "]") {
 			delete(n.known, address)
@@ -147,9 +149,9 @@ func (n *names) forget() {
 	n.functions = slices.DeleteFunc(n.functions, func(f function) bool { return f.module != "" })
 }
 
-// frame puts the kernel's %pB into the form of reports: function+0xoffset
+// Frame puts the kernel's %pB into the form of reports: function+0xoffset
 // [module]. An address that has no name comes as a number.
-func frame(text string) string {
+func Frame(text string) string {
 	if strings.HasPrefix(text, "0x") {
 		return ""
 	}
@@ -163,12 +165,13 @@ func frame(text string) string {
 	return place + " " + module
 }
 
-// askKernel asks by a program that prints addresses as the kernel's own
-// backtraces do (Documentation/core-api/printk-formats.rst, %pB).
-func askKernel(program *ebpf.Program, asked *ebpf.Variable) func([]uint64) []string {
+// AskKernel asks by a program that prints addresses as the kernel's own
+// backtraces do (Documentation/core-api/printk-formats.rst, %pB): symbols in
+// bpf/symbol.h, with its variable.
+func AskKernel(program *ebpf.Program, asked *ebpf.Variable) func([]uint64) []string {
 	return func(addresses []uint64) []string {
 		var all []string
-		var batch [16]bpf.UnloadSymbol
+		var batch [16]symbol
 		for len(addresses) > 0 {
 			clear(batch[:])
 			n := min(len(addresses), len(batch))
@@ -190,6 +193,13 @@ func askKernel(program *ebpf.Program, asked *ebpf.Variable) func([]uint64) []str
 	}
 }
 
+// symbol is an address and its name, as the program has them.
+type symbol struct {
+	_       structs.HostLayout
+	Address uint64
+	Name    [160]int8
+}
+
 func int8Text(chars []int8) string {
 	var b strings.Builder
 	for _, c := range chars {
@@ -199,21 +209,4 @@ func int8Text(chars []int8) string {
 		b.WriteByte(byte(c))
 	}
 	return b.String()
-}
-
-// nameRecord is a name in a recording, so that its events give the same report
-// on any machine.
-type nameRecord struct {
-	Header  struct{ _, _ uint64 }
-	Address uint64
-	Name    [192]byte
-}
-
-// encodeName makes the raw record of a name.
-func encodeName(address uint64, name string) []byte {
-	raw := make([]byte, binary.Size(nameRecord{}))
-	binary.NativeEndian.PutUint32(raw[12:], uint32(bpf.UnloadKindKIND_NAME))
-	binary.NativeEndian.PutUint64(raw[headerSize:], address)
-	copy(raw[headerSize+8:len(raw)-1], name)
-	return raw
 }

@@ -1,4 +1,4 @@
-package tracer
+package symbols
 
 import (
 	"fmt"
@@ -17,7 +17,7 @@ func TestFrame(t *testing.T) {
 		"":                              "",
 		"do_it.part.0+0x1/0x2 [m1 abc]": "do_it.part.0+0x1 [m1 abc]",
 	} {
-		if got := frame(text); got != want {
+		if got := Frame(text); got != want {
 			t.Errorf("%q: %q, want %q", text, got, want)
 		}
 	}
@@ -28,7 +28,7 @@ func TestFrame(t *testing.T) {
 func TestNames(t *testing.T) {
 	var asked []uint64
 	table := map[uint64]string{1: "schedule+0x1", 2: "exit+0x2 [m]"}
-	n := newNames(func(addresses []uint64) []string {
+	n := New(func(addresses []uint64) []string {
 		asked = append(asked, addresses...)
 		var list []string
 		for _, a := range addresses {
@@ -37,7 +37,7 @@ func TestNames(t *testing.T) {
 		return list
 	})
 	var recorded []string
-	n.record = func(address uint64, name string) { recorded = append(recorded, fmt.Sprint(address, " ", name)) }
+	n.Record = func(address uint64, name string) { recorded = append(recorded, fmt.Sprint(address, " ", name)) }
 	for _, step := range []struct {
 		change func()
 		want   []string
@@ -45,11 +45,11 @@ func TestNames(t *testing.T) {
 	}{
 		{func() {}, []string{"schedule+0x1", "exit+0x2 [m]", "?"}, []uint64{1, 2, 3}},
 		{func() { table[3] = "late+0x3" }, []string{"schedule+0x1", "exit+0x2 [m]", "late+0x3"}, []uint64{3}},
-		{func() { n.forget(); table[2] = "other+0x1 [k]" }, []string{"schedule+0x1", "other+0x1 [k]", "late+0x3"}, []uint64{2}},
+		{func() { n.Forget(); table[2] = "other+0x1 [k]" }, []string{"schedule+0x1", "other+0x1 [k]", "late+0x3"}, []uint64{2}},
 	} {
 		asked = nil
 		step.change()
-		if diff := cmp.Diff(step.want, n.of([]uint64{1, 2, 3})); diff != "" {
+		if diff := cmp.Diff(step.want, n.Of([]uint64{1, 2, 3})); diff != "" {
 			t.Errorf("names (-want +got):\n%s", diff)
 		}
 		if diff := cmp.Diff(step.asked, asked); diff != "" {
@@ -60,7 +60,7 @@ func TestNames(t *testing.T) {
 	if diff := cmp.Diff(want, recorded); diff != "" {
 		t.Errorf("recorded (-want +got):\n%s", diff)
 	}
-	if function, module := n.function(1); function != "other" || module != "k" {
+	if function, module := n.Function(1); function != "other" || module != "k" {
 		t.Errorf("the function before 2 is %s of %q", function, module)
 	}
 }
@@ -107,23 +107,23 @@ func TestKallsymsOfThisKernel(t *testing.T) {
 // also when the kernel knows it no longer.
 func TestNamesWithinFunctions(t *testing.T) {
 	table := map[uint64]string{0x110: "spin+0x10/0x40 [m]", 0x210: "core+0x10/0x20"}
-	n := newNames(func(addresses []uint64) []string {
+	n := New(func(addresses []uint64) []string {
 		var list []string
 		for _, a := range addresses {
 			list = append(list, table[a])
 		}
 		return list
 	})
-	n.of([]uint64{0x110, 0x210})
+	n.Of([]uint64{0x110, 0x210})
 	clear(table)
 	places := []uint64{0x100, 0x101, 0x140, 0x141, 0x21f, 0x221}
 	want := []string{"?", "spin+0x1 [m]", "spin+0x40 [m]", "?", "core+0x1f", "?"}
-	if diff := cmp.Diff(want, n.of(places)); diff != "" {
+	if diff := cmp.Diff(want, n.Of(places)); diff != "" {
 		t.Errorf("names (-want +got):\n%s", diff)
 	}
-	n.forget()
+	n.Forget()
 	want = []string{"?", "?", "?", "?", "core+0x1f", "?"}
-	if diff := cmp.Diff(want, n.of(places)); diff != "" {
+	if diff := cmp.Diff(want, n.Of(places)); diff != "" {
 		t.Errorf("names when the module has gone (-want +got):\n%s", diff)
 	}
 }

@@ -1,4 +1,4 @@
-package tracer
+package symbols
 
 import (
 	"bufio"
@@ -17,6 +17,13 @@ type kallsyms struct {
 	at        []uint32 // where each one's name begins in text
 	text      []byte   // names as "function [module]", each ended by a newline
 	read      time.Time
+}
+
+// Kallsyms reads the table and gives the means to name addresses by it.
+func Kallsyms() func([]uint64) []string {
+	k := &kallsyms{}
+	k.load()
+	return k.ask
 }
 
 // again is how often the table is read again at most, for the sake of modules
