@@ -31,6 +31,7 @@ enum kind {
 	KIND_LOAD,	// a module was loaded, by whomever
 	KIND_NAME,	// only in recordings: the name that an address had
 	KIND_STALL,	// only in recordings: an unload that was found hanging
+	KIND_LOOK,	// a program looked whether a module is in use
 	KINDS,
 };
 
@@ -67,21 +68,24 @@ struct ancestor {
 	__u8 comm[COMM_LEN];
 };
 
-// Who unloads a module, or loads one: then name is the module's own, and the
-// header's begin the time.
+// Who unloads a module; or who loads one, or looks at one: then name is the module's
+// own, and the header's begin the time.
 struct begin {
 	struct header header;
 	__u64 cgroup;
 	__u32 flags; // as given to delete_module
 	__u32 pid, uid;
 	__u32 cmdline_len;
-	__u32 pad;
+	__u32 count; // of references, where somebody looks at it; with LOOK_USERS
 	__u8 comm[COMM_LEN];
 	__u8 name[NAME_LEN];		     // as given to delete_module; empty if unreadable
 	__u8 execfn[EXECFN_LEN];	     // the path that was executed, NUL terminated
 	__u8 cmdline[CMDLINE_LEN];	     // arguments separated by NUL
 	struct ancestor ancestor[ANCESTORS]; // up to the one that is 0
 };
+
+// Other modules are among those who hold the references.
+#define LOOK_USERS (1U << 31)
 
 struct dependent {
 	struct header header;

@@ -80,7 +80,10 @@ struct module_layout {
 
 #define MODULE_MEMORIES 4 // MOD_TEXT to MOD_RO_AFTER_INIT
 
+struct module;
+
 struct module_kobject {
+	struct module *mod;
 	struct kobject *drivers_dir; // made when the module's first driver is registered
 };
 

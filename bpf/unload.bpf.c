@@ -14,6 +14,7 @@
 #include "effect.h"
 #include "notifier.h"
 #include "load.h"
+#include "look.h"
 #include "thread.h"
 #include "symbol.h"
 #include "locate.h"

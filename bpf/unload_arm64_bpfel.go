@@ -26,7 +26,7 @@ type UnloadBegin struct {
 	Pid        uint32
 	Uid        uint32
 	CmdlineLen uint32
-	Pad        uint32
+	Count      uint32
 	Comm       [16]uint8
 	Name       [64]uint8
 	Execfn     [128]uint8
@@ -170,7 +170,8 @@ const (
 	UnloadKindKIND_LOAD      UnloadKind = 11
 	UnloadKindKIND_NAME      UnloadKind = 12
 	UnloadKindKIND_STALL     UnloadKind = 13
-	UnloadKindKINDS          UnloadKind = 14
+	UnloadKindKIND_LOOK      UnloadKind = 14
+	UnloadKindKINDS          UnloadKind = 15
 )
 
 type UnloadLeftover struct {
@@ -379,6 +380,8 @@ const (
 	UnloadProgLockedTp               = "locked_tp"
 	UnloadProgLogRaw                 = "log_raw"
 	UnloadProgLogTp                  = "log_tp"
+	UnloadProgLookFentry             = "look_fentry"
+	UnloadProgLookKprobe             = "look_kprobe"
 	UnloadProgNetdevFentry           = "netdev_fentry"
 	UnloadProgNetdevKprobe           = "netdev_kprobe"
 	UnloadProgNotifiedFexit          = "notified_fexit"
@@ -546,6 +549,8 @@ type UnloadProgramSpecs struct {
 	LockedTp               *ebpf.ProgramSpec `ebpf:"locked_tp"`
 	LogRaw                 *ebpf.ProgramSpec `ebpf:"log_raw"`
 	LogTp                  *ebpf.ProgramSpec `ebpf:"log_tp"`
+	LookFentry             *ebpf.ProgramSpec `ebpf:"look_fentry"`
+	LookKprobe             *ebpf.ProgramSpec `ebpf:"look_kprobe"`
 	NetdevFentry           *ebpf.ProgramSpec `ebpf:"netdev_fentry"`
 	NetdevKprobe           *ebpf.ProgramSpec `ebpf:"netdev_kprobe"`
 	NotifiedFexit          *ebpf.ProgramSpec `ebpf:"notified_fexit"`
@@ -767,6 +772,8 @@ type UnloadPrograms struct {
 	LockedTp               *ebpf.Program `ebpf:"locked_tp"`
 	LogRaw                 *ebpf.Program `ebpf:"log_raw"`
 	LogTp                  *ebpf.Program `ebpf:"log_tp"`
+	LookFentry             *ebpf.Program `ebpf:"look_fentry"`
+	LookKprobe             *ebpf.Program `ebpf:"look_kprobe"`
 	NetdevFentry           *ebpf.Program `ebpf:"netdev_fentry"`
 	NetdevKprobe           *ebpf.Program `ebpf:"netdev_kprobe"`
 	NotifiedFexit          *ebpf.Program `ebpf:"notified_fexit"`
@@ -856,6 +863,8 @@ func (p *UnloadPrograms) Close() error {
 		p.LockedTp,
 		p.LogRaw,
 		p.LogTp,
+		p.LookFentry,
+		p.LookKprobe,
 		p.NetdevFentry,
 		p.NetdevKprobe,
 		p.NotifiedFexit,

@@ -35,6 +35,7 @@ type assembler struct {
 	modulesDisabled func() bool
 	// residue looks for what a module that was unloaded has left.
 	residue func(e *bpf.UnloadEnd, lastLoad uint64) (found []string, known bool)
+	looks   *lookers // programs that found a module in use, and may leave it at that
 	reloads *reloads
 	pending map[taskKey]*pending
 }
@@ -75,6 +76,7 @@ func newAssembler(plan Plan) *assembler {
 		modulesDisabled: func() bool { return false },
 		residue:         func(*bpf.UnloadEnd, uint64) ([]string, bool) { return nil, false },
 		reloads:         newReloads(),
+		looks:           &lookers{},
 		pending:         make(map[taskKey]*pending),
 	}
 }
@@ -86,6 +88,7 @@ func (a *assembler) add(e any) (unload.Unload, bool) {
 	case *bpf.UnloadBegin:
 		p, made := a.at(taskKey{e.Header.Begin, e.Header.Tid})
 		p.begin = e
+		a.looks.asked(int(e.Header.Tid), text(e.Name[:]))
 		if made && len(a.pending) > maxPending {
 			return a.evict()
 		}
@@ -113,6 +116,8 @@ func (a *assembler) add(e any) (unload.Unload, bool) {
 		a.addLog(e)
 	case *loadEvent:
 		a.addLoad(e)
+	case *lookEvent:
+		a.addLook(e)
 	case *stallRecord:
 		a.again(e)
 	case *nameRecord:

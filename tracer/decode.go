@@ -17,7 +17,7 @@ const headerSize = 16
 // decode makes an event of a record from the ring: a *bpf.UnloadBegin,
 // *bpf.UnloadDependent, *bpf.UnloadReference, *bpf.UnloadWait, *bpf.UnloadWaking,
 // *bpf.UnloadWaiter, *bpf.UnloadSample, *bpf.UnloadDeviceEvent,
-// *bpf.UnloadLogEvent, *bpf.UnloadEnd, a *loadEvent, or from a recording a
+// *bpf.UnloadLogEvent, *bpf.UnloadEnd, a *loadEvent or *lookEvent, or from a recording a
 // *nameRecord or *stallRecord. Whatever the bytes are, it gives an event that is sound or an error
 // wrapping errDamaged.
 func decode(raw []byte) (any, error) {
@@ -57,6 +57,8 @@ func decode(raw []byte) (any, error) {
 		})
 	case bpf.UnloadKindKIND_LOAD:
 		return decodeInto(raw, &loadEvent{}, func(*loadEvent) bool { return true })
+	case bpf.UnloadKindKIND_LOOK:
+		return decodeInto(raw, &lookEvent{}, func(*lookEvent) bool { return true })
 	case bpf.UnloadKindKIND_STALL:
 		return decodeStall(raw)
 	case bpf.UnloadKindKIND_NAME:

@@ -143,6 +143,8 @@ func hooks() []hook {
 			either(tracepoint("callback", "notifier_run"), onChain("callback_kprobe", "module_notify_list")), ""},
 		{noBoundary, "", "who loads a module", false,
 			tracepoint("load", "module_load"), ""},
+		{noBoundary, "", "who looks whether a module is in use", false,
+			entry("look", "show_initstate"), ""},
 		{noBoundary, "", "what the kernel logs meanwhile", false,
 			tracepoint("log", "console"), ""},
 		{noBoundary, "", "references taken by the unloading task", false,

@@ -167,12 +167,9 @@ func (t *Tracer) Unloads() iter.Seq[unload.Unload] {
 		if !t.drain(ended) {
 			return
 		}
-		for _, u := range t.assemble.rest(open, now) {
-			if !t.yield(u, yield) {
-				return
-			}
+		if t.yieldAll(t.assemble.rest(open, now), yield) && t.yieldAll(t.assemble.looks.rest(exists), yield) {
+			t.count()
 		}
-		t.count()
 	}
 }
 
@@ -186,9 +183,12 @@ func (t *Tracer) drain(yield func(unload.Unload) bool) bool {
 		if t.watch.due() {
 			t.watch.look(t.assemble, t.begun(), monotonic())
 		}
-		t.reader.SetDeadline(time.Now().Add(min(patience, t.watch.pause)))
+		t.reader.SetDeadline(time.Now().Add(min(patience, t.watch.pause, t.assemble.looks.pause())))
 		err := t.reader.ReadInto(&record)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
+			if !t.yieldAll(t.assemble.looks.over(exists), yield) {
+				return false
+			}
 			continue
 		}
 		if errors.Is(err, ringbuf.ErrFlushed) {
@@ -220,6 +220,15 @@ func (t *Tracer) yield(u unload.Unload, yield func(unload.Unload) bool) bool {
 		t.stats.Incomplete++
 	}
 	return yield(u)
+}
+
+func (t *Tracer) yieldAll(all []unload.Unload, yield func(unload.Unload) bool) bool {
+	for _, u := range all {
+		if !t.yield(u, yield) {
+			return false
+		}
+	}
+	return true
 }
 
 // take brings one raw record into the assembler.
@@ -371,6 +380,7 @@ func kindName(kind bpf.UnloadKind) string {
 		bpf.UnloadKindKIND_DEVICE:    "device",
 		bpf.UnloadKindKIND_LOG:       "log",
 		bpf.UnloadKindKIND_LOAD:      "load",
+		bpf.UnloadKindKIND_LOOK:      "look",
 	}[kind]
 }
 

@@ -43,7 +43,7 @@ func (e *explainer) explain(u *unload.Unload) {
 	}
 	u.Holders, u.HoldersKnown = list[0].Holders, true
 	if u.Result.By == unload.ByUserspace { // the kernel said nothing of these
-		u.Refcount.Before, u.Dependents = list[0].Refcount, list[0].Dependents
+		u.Dependents = list[0].Dependents
 	}
 }
 

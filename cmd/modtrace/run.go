@@ -64,19 +64,11 @@ func (c *cli) run(args []string, failOver, linger time.Duration) error {
 	if err != nil {
 		return failedRun(err)
 	}
-	s.asked = map[string]bool{}
-	began := time.Now()
 	ended, err := s.start(ctx, child, caught, linger)
 	if err != nil {
 		return errors.Join(err, s.close())
 	}
-	err = s.follow(func() error {
-		if !s.lingers.Load() {
-			return nil // it was broken off
-		}
-		return s.refusedItself(child, began)
-	})
-	err = errors.Join(err, s.close())
+	err = errors.Join(s.follow(), s.close())
 	if err != nil {
 		return failedRun(err)
 	}
@@ -91,8 +83,8 @@ func (c *cli) run(args []string, failOver, linger time.Duration) error {
 		return &status{code: 128 + int(sig.(syscall.Signal))}
 	}
 	err = childStatus(<-ended)
-	if err != nil && s.tracer.Stats().Records+s.own == 0 {
-		c.note("the command failed without asking the kernel to unload anything; rmmod and modprobe do that for a module in use")
+	if err != nil && s.tracer.Stats().Records == 0 {
+		c.note("the command failed without asking the kernel to unload anything, and not because a module is in use")
 	}
 	return err
 }

@@ -34,11 +34,9 @@ type session struct {
 	slowest unload.Unload
 	// wants says whether a module's unloads are to be reported.
 	wants func(module string) bool
-	asked map[string]bool // by run: modules of which an unload was reported
-	own   int64           // refusals that are told of besides those the kernel made
-	err   error           // of reporting a stall or a reload
+	err   error // of reporting a stall or a reload
 
-	told atomic.Int64 // unloads that were reported, or not wanted
+	told atomic.Int64 // unloads by the kernel that were reported, or not wanted
 	gone atomic.Int64 // modules that were unloaded and have not come back
 
 	lingers atomic.Bool // the command is done with, tracing goes on
@@ -236,8 +234,7 @@ func (s *session) reloaded(l unload.Reload) {
 }
 
 // follow reports every unload that is wanted, until tracing has stopped.
-// What is left to be said then, last does.
-func (s *session) follow(last func() error) error {
+func (s *session) follow() error {
 	settle()
 	for u := range s.tracer.Unloads() {
 		if s.err != nil {
@@ -248,9 +245,11 @@ func (s *session) follow(last func() error) error {
 				return err
 			}
 		}
-		s.told.Add(1)
+		if u.Result.By == unload.ByKernel {
+			s.told.Add(1)
+		}
 	}
-	if err := errors.Join(s.tracer.Err(), last()); err != nil {
+	if err := s.tracer.Err(); err != nil {
 		return err
 	}
 	return s.trailer()
@@ -264,9 +263,6 @@ func (s *session) unloaded(u unload.Unload) error {
 	if u.Result.OK {
 		s.gone.Add(1)
 	}
-	if s.asked != nil {
-		s.asked[u.Module] = true
-	}
 	s.holders.explain(&u)
 	return s.report(u)
 }
@@ -279,7 +275,7 @@ func (s *session) trailer() error {
 	stats := s.tracer.Stats()
 	t := unload.Trailer{
 		Type:         unload.TypeTrailer,
-		Records:      stats.Records + s.own,
+		Records:      stats.Records,
 		LostEvents:   stats.Lost,
 		MissedProbes: stats.Missed,
 		Incomplete:   stats.Incomplete,

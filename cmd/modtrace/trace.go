@@ -39,8 +39,7 @@ func (c *cli) trace(patterns []string) error {
 		return err
 	}
 	c.note("tracing; INT ends it")
-	err = s.follow(func() error { return nil })
-	if err := errors.Join(err, s.close()); err != nil {
+	if err := errors.Join(s.follow(), s.close()); err != nil {
 		return err
 	}
 	return s.verdict()

@@ -501,6 +501,34 @@ func TestWhyManyFiles(t *testing.T) {
 	}
 }
 
+// TestModprobeWaits has modprobe try again until the holder lets go: each try is
+// reported, and who had it then.
+func TestModprobeWaits(t *testing.T) {
+	if series := guest(t); strings.HasSuffix(series, "-5.10") {
+		t.Skip("the modprobe of Debian 11 does not wait")
+	}
+	fixture(t, "busy")
+	removed(t, "busy")
+	f := open(t, "/dev/busy", os.O_RDWR)
+	time.AfterFunc(6*time.Second, func() { _ = f.Close() })
+	r := run(t, "run", "--json", "--", "modprobe", "-r", "--wait", "30000", "busy")
+	if r.code != 0 || len(r.unloads) < 2 {
+		t.Fatalf("exit %d, %d tries reported; stderr:\n%s", r.code, len(r.unloads), r.stderr)
+	}
+	known := 0
+	for i, u := range r.unloads {
+		if last := i == len(r.unloads)-1; u.Result.OK != last {
+			t.Errorf("try %d of %d: %+v", i+1, len(r.unloads), u.Result)
+		}
+		if u.HoldersKnown && len(u.Holders) > 0 && u.Holders[0].PID == os.Getpid() {
+			known++
+		}
+	}
+	if known == 0 {
+		t.Errorf("in none of %d tries is the holder named", len(r.unloads))
+	}
+}
+
 // TestRefusedItself has rmmod and modprobe refuse without asking the kernel: they are
 // reported like the kernel's refusals, with the holders (S7).
 func TestRefusedItself(t *testing.T) {
@@ -530,7 +558,7 @@ func TestRefusedItself(t *testing.T) {
 		for _, h := range u.Holders {
 			refs += h.Refs
 		}
-		if u.Module != c.module || u.Result.By != unload.ByUserspace || u.Result.Reason != c.reason || u.Refcount.Before != c.count || refs != c.count ||
+		if len(u.Phases) != 0 || !u.Complete || u.Module != c.module || u.Result.By != unload.ByUserspace || u.Result.Reason != c.reason || u.Refcount.Before != c.count || refs != c.count ||
 			!slices.Equal(u.Caller.Cmdline, c.args) || u.Caller.PID == 0 {
 			t.Errorf("%v: %+v", c.args, u)
 		}
@@ -538,7 +566,33 @@ func TestRefusedItself(t *testing.T) {
 	if table := run(t, "run", "--", "rmmod", "busy").stdout; !strings.HasPrefix(oneLine(table), "busy refused by rmmod itself: 1 reference (the kernel was not asked); process") {
 		t.Errorf("the table begins otherwise:\n%s", table)
 	}
+	refusedFurtherDown(t)
 	if r := run(t, "run", "--json", "--", "rmmod", "nosuch"); len(r.unloads) != 0 {
 		t.Errorf("a module that is not loaded: %+v", r.unloads)
+	}
+}
+
+// refusedFurtherDown has scripts refused, and checks what is reported of them and of
+// the whole machine. There, holders are looked for a tenth of the time at most.
+func refusedFurtherDown(t *testing.T) {
+	t.Helper()
+	all := trace(t)
+	check := func(u unload.Unload, by string, holders bool) {
+		t.Helper()
+		if u.Caller.Comm != by || u.Result.By != unload.ByUserspace || u.Refcount.Before != 1 || u.HoldersKnown != (len(u.Holders) > 0) || holders && !u.HoldersKnown {
+			t.Errorf("refused by %s: %+v", by, u)
+		}
+	}
+	commands := map[string]string{"rmmod": "rmmod busy", "modprobe": "modprobe -r busy"}
+	for by, command := range commands {
+		script := command + "; cat /sys/module/busy/initstate; modprobe -n busy; exit 0"
+		check(run(t, "run", "--json", "--", "sh", "-c", script).only(t), by, true)
+	}
+	r := all.stop()
+	if len(r.unloads) != len(commands) || r.trailer.Records != int64(len(commands)) {
+		t.Fatalf("%d refusals reported, want %d:\n%s", len(r.unloads), len(commands), r.stdout)
+	}
+	for i, u := range r.unloads {
+		check(u, u.Caller.Comm, i == 0)
 	}
 }
