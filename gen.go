@@ -10,3 +10,5 @@ package modtrace
 //go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -go-package bpf -output-dir bpf -output-stem task -target amd64,arm64 Task bpf/task.bpf.c -- -O2 -g -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parameter -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu
 
 //go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -go-package bpf -output-dir bpf -output-stem holders -target amd64,arm64 -type way -type via Holders bpf/holders.bpf.c -- -O2 -g -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parameter -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu
+
+//go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -go-package bpf -output-dir bpf -output-stem memory -target amd64,arm64 Memory bpf/memory.bpf.c -- -O2 -g -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parameter -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu

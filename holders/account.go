@@ -82,6 +82,13 @@ func (a *account) add(found []bpf.HoldersHolding) {
 	a.boundLoops()
 }
 
+// addFound takes what was found that no process leads to.
+func (a *account) addFound(list []found) {
+	for _, f := range list {
+		a.order = append(a.order, &holder{target: uint32(f.target), facts: facts(f.Detail), Holder: f.Holder})
+	}
+}
+
 // one takes one thing that was found.
 func (a *account) one(r *bpf.HoldersHolding) {
 	key := holderKey{r.Target, r.Pid, r.File}

@@ -13,8 +13,11 @@ import (
 // Finder finds holders, as often as it is asked.
 type Finder struct {
 	root
-	kernel  *kernel
-	trailed bool // the trails have been set
+	btf    string
+	kernel *kernel
+	// further says that what takes more effort to look at has been prepared.
+	further bool
+	search  *search // nil: it has not, or the kernel does not permit it
 	// Unable says why the kernel cannot be looked into; nil when it can. Without,
 	// only what the kernel tells everybody is known: dependents and the count.
 	Unable *object.Unable
@@ -24,7 +27,7 @@ type Finder struct {
 // the machine does not permit to look into the kernel, the finder says so in
 // Unable.
 func Open(btf string) (*Finder, error) {
-	f := &Finder{}
+	f := &Finder{btf: btf}
 	var err error
 	if f.kernel, err = openKernel(btf); err != nil {
 		f.kernel = nil
@@ -37,10 +40,14 @@ func Open(btf string) (*Finder, error) {
 
 // Close frees what looking needs.
 func (f *Finder) Close() error {
-	if f.kernel == nil {
-		return nil
+	var errs []error
+	if f.search != nil {
+		errs = append(errs, f.search.Close())
 	}
-	return f.kernel.close()
+	if f.kernel != nil {
+		errs = append(errs, f.kernel.close())
+	}
+	return errors.Join(errs...)
 }
 
 // looks is how often to look for a moment at which nothing changes.
@@ -80,11 +87,14 @@ func (f *Finder) Why(words []string) ([]unload.Why, error) {
 // lookFurther says whether to look again for what is only found with more effort.
 func (f *Finder) lookFurther(list []unload.Why) (again bool, err error) {
 	unexplained := func(w unload.Why) bool { return w.Unexplained > 0 }
-	if f.trailed || f.kernel == nil || !f.kernel.object.CanProbe || !slices.ContainsFunc(list, unexplained) {
+	if f.further || f.kernel == nil || !f.kernel.object.CanProbe || !slices.ContainsFunc(list, unexplained) {
 		return false, nil
 	}
-	f.trailed = true
-	return f.kernel.followTrails()
+	f.further = true
+	if f.search, err = openSearch(f.root, f.btf); err != nil {
+		f.kernel.lacks = append(f.kernel.lacks, fmt.Sprintf("qdiscs and what else only the kernel lists: %v", err))
+	}
+	return true, f.kernel.followTrails()
 }
 
 // look looks once. steady says that nothing changed meanwhile.
@@ -102,6 +112,11 @@ func (f *Finder) look(names []string) (list []unload.Why, steady bool, err error
 		}
 		steady = whole
 		a.add(found)
+	}
+	if f.search != nil {
+		found, whole := f.search.look(names)
+		steady = steady && whole
+		a.addFound(found)
 	}
 	after, err := f.modules(names)
 	if err != nil {
@@ -163,6 +178,9 @@ func (f *Finder) why(m module, found []unload.Holder) (unload.Why, error) {
 		w.Missing = append(w.Missing, fmt.Sprintf("everything but modules: %s; %s", f.Unable.What, f.Unable.Remedy))
 	case w.Unexplained != 0:
 		w.Missing = append(w.Missing, f.kernel.lacks...)
+		if f.search != nil {
+			w.Missing = append(w.Missing, f.search.lacks()...)
+		}
 	}
 	if w.Unexplained < 0 {
 		w.Missing = append(w.Missing, "more was found than the kernel counts")

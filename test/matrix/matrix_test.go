@@ -37,7 +37,7 @@ func modules(k *lab.Kernel) []string {
 // heldModules are those that are brought into use and asked about. From 6.12 on,
 // Debian's kernels have fuse built in; those for arm64 lack n_hdlc.
 func heldModules(k *lab.Kernel) []string {
-	list := []string{"tcp_bbr", "ppp_generic", "vhost_net", "can_raw", "romfs", "algif_hash"}
+	list := []string{"tcp_bbr", "ppp_generic", "vhost_net", "can_raw", "romfs", "algif_hash", "sch_netem", "sch_prio", "sch_ingress", "sch_fq"}
 	if k.Series.Arch != "arm64" {
 		list = append(list, "n_hdlc")
 	}
@@ -64,10 +64,13 @@ func TestSpecialBoots(t *testing.T) {
 		what, test string
 		kernelArgs []string
 		modules    func(*lab.Kernel) []string
+		programs   map[string][]string // by the package of Debian's that they are from
 	}{
 		{what: "lockdown", test: "TestLockedDown", kernelArgs: []string{"lockdown=confidentiality"}},
 		{what: "modules_disabled", test: "TestModulesDisabled"},
-		{what: "holders", test: "TestWhyInTree", modules: heldModules},
+		{what: "holders", test: "TestWhyInTree", modules: heldModules, programs: map[string][]string{
+			"iproute2": {"/usr/bin/ip", "/usr/sbin/tc"},
+		}},
 	}
 	l.EachKernel(t, func(t *testing.T, k *lab.Kernel) {
 		for _, b := range boots {
@@ -76,6 +79,11 @@ func TestSpecialBoots(t *testing.T) {
 				m.KernelArgs = b.kernelArgs
 				if b.modules != nil {
 					if err := l.AddModules(t.Context(), m.Initrd, k, b.modules(k)...); err != nil {
+						t.Fatal(err)
+					}
+				}
+				for pkg, programs := range b.programs {
+					if err := l.AddTools(t.Context(), m.Initrd, k, pkg, programs...); err != nil {
 						t.Fatal(err)
 					}
 				}

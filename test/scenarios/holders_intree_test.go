@@ -51,6 +51,7 @@ func heldOnes(series string) []heldInTree {
 		list = append(list, heldInTree{module: "snd_dummy", use: useSound, refs: 1, kind: unload.HolderSound, path: "/dev/snd/pcm", detail: "its sound card"})
 		list = append(list, heldInTree{module: "n_hdlc", use: useLine, refs: 1, kind: unload.HolderTTY, path: "/dev/", detail: "line discipline hdlc"})
 	}
+	list = append(list, heldByNetwork()...)
 	for i, h := range list {
 		// Modules say of what types they are since 5.11.
 		if strings.HasSuffix(series, "-5.10") && (h.kind == unload.HolderSound || h.kind == unload.HolderCrypto) {
@@ -65,7 +66,7 @@ func heldOnes(series string) []heldInTree {
 func TestWhyInTree(t *testing.T) {
 	series := special(t, "holders")
 	for _, h := range heldOnes(series) {
-		t.Run(h.module, func(t *testing.T) {
+		t.Run(h.module+" "+string(h.kind), func(t *testing.T) {
 			if loadHeld(t, h) {
 				h.use(t)
 				h.check(t)

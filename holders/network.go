@@ -1,0 +1,121 @@
+package holders
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/modtrace/modtrace/memory"
+	"github.com/modtrace/modtrace/unload"
+)
+
+func networkTypes() []string {
+	return []string{"nsproxy", "net", "net_device", "netdev_queue", "Qdisc", "Qdisc_ops", "tcp_congestion_ops"}
+}
+
+// namespaces are the processes by which network namespaces can be named, by their
+// numbers.
+type namespaces map[uint64]int
+
+func (r root) networkNamespaces() namespaces {
+	found := namespaces{}
+	processes, err := filepath.Glob(r.path("proc", "[0-9]*"))
+	if err != nil {
+		return found
+	}
+	for _, dir := range processes {
+		ns, err := namespaceOf(dir, "net")
+		if err != nil {
+			continue // it has ended, or may not be looked at
+		}
+		if pid, err := strconv.Atoi(filepath.Base(dir)); err == nil && (found[ns] == 0 || pid < found[ns]) {
+			found[ns] = pid
+		}
+	}
+	return found
+}
+
+// of says in words which namespace is meant, if it is not that of this process.
+func (n namespaces) of(net memory.Value) string {
+	number := net.Uint("ns.inum")
+	if own, err := namespaceOf("/proc/self", "net"); err == nil && own == number {
+		return ""
+	}
+	if pid := n[number]; pid != 0 {
+		return fmt.Sprintf(", in network namespace %d (that of process %d)", number, pid)
+	}
+	return fmt.Sprintf(", in network namespace %d, in which no process is", number)
+}
+
+// networks looks through all network namespaces (net/core/net_namespace.c).
+func (s *search) networks() {
+	s.nets = s.root.networkNamespaces()
+	own := s.Task().Follow("nsproxy", "nsproxy").Follow("net_ns", "net")
+	s.network(own)
+	s.defaultQdisc(own)
+	for _, net := range s.List(own.Part("list"), "net", "list") {
+		if s.Whether(func() bool { return s.isNetwork(net) }) {
+			s.network(net)
+		}
+	}
+}
+
+// isNetwork says whether it is a namespace, and not the head of their list: its
+// loopback device is in it.
+func (s *search) isNetwork(net memory.Value) bool {
+	return net.Follow("loopback_dev", "net_device").Uint("nd_net.net") == net.Address
+}
+
+func (s *search) network(net memory.Value) {
+	where := s.nets.of(net)
+	ca := net.Follow("ipv4.tcp_congestion_control", "tcp_congestion_ops")
+	// net/ipv4/tcp_cong.c, tcp_set_default_congestion_control
+	s.hold(ca.Uint("owner"), net.Address, unload.Holder{
+		Kind: unload.HolderKernel, Path: "net.ipv4.tcp_congestion_control",
+		Detail: "default congestion control " + ca.Text("name") + where,
+	})
+	for _, dev := range s.List(net.Part("dev_base_head"), "net_device", "dev_list") {
+		s.qdiscs(dev, where)
+	}
+}
+
+// qdiscs are those of a device: at its root, those that are in classes of others, and
+// that for what comes in (net/sched/sch_api.c).
+func (s *search) qdiscs(dev memory.Value, where string) {
+	s.qdisc(dev, dev.Follow("qdisc", "Qdisc"), where)
+	for _, first := range dev.Numbers("qdisc_hash") {
+		for _, q := range s.Chain(first, "Qdisc", "hash") {
+			s.qdisc(dev, q, where)
+		}
+	}
+	s.qdisc(dev, dev.Follow("ingress_queue", "netdev_queue").Follow("qdisc_sleeping", "Qdisc"), where)
+}
+
+func (s *search) qdisc(dev, q memory.Value, where string) {
+	ops := q.Follow("ops", "Qdisc_ops")
+	handle := q.Uint("handle")
+	s.hold(ops.Uint("owner"), q.Address, unload.Holder{
+		Kind: unload.HolderQdisc, Path: dev.Text("name"),
+		Detail: fmt.Sprintf("qdisc %s %x:%s", ops.Text("id"), handle>>16, where),
+	})
+}
+
+// defaultQdisc is what new devices get (net/sched/sch_api.c, qdisc_set_default): one
+// reference, for all namespaces. Which module that is says the list of all kinds of
+// qdiscs, that of a loopback device being among the first.
+func (s *search) defaultQdisc(net memory.Value) {
+	const setting = "net.core.default_qdisc"
+	b, err := os.ReadFile(s.path("proc/sys/net/core/default_qdisc"))
+	if err != nil {
+		return // the kernel schedules no packets, or this is a namespace that may not ask
+	}
+	name := strings.TrimSpace(string(b))
+	first := net.Follow("loopback_dev", "net_device").Follow("qdisc", "Qdisc").Follow("ops", "Qdisc_ops")
+	for _, ops := range s.Row(first, "next") {
+		if ops.Text("id") == name {
+			s.hold(ops.Uint("owner"), ops.Address, unload.Holder{Kind: unload.HolderQdisc, Path: setting, Detail: "the default qdisc " + name})
+		}
+	}
+}
