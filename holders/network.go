@@ -76,6 +76,7 @@ func (s *search) network(net memory.Value) {
 		Kind: unload.HolderKernel, Path: "net.ipv4.tcp_congestion_control",
 		Detail: "default congestion control " + ca.Text("name") + where,
 	})
+	s.actions(net, where)
 	for _, dev := range s.List(net.Part("dev_base_head"), "net_device", "dev_list") {
 		s.qdiscs(dev, where)
 	}
@@ -100,6 +101,7 @@ func (s *search) qdisc(dev, q memory.Value, where string) {
 		Kind: unload.HolderQdisc, Path: dev.Text("name"),
 		Detail: fmt.Sprintf("qdisc %s %x:%s", ops.Text("id"), handle>>16, where),
 	})
+	s.classifiers(dev, q, ops, where)
 }
 
 // defaultQdisc is what new devices get (net/sched/sch_api.c, qdisc_set_default): one

@@ -36,7 +36,7 @@ type held struct {
 
 // searched are the kernel's own types that are looked at.
 func searched() []string {
-	return slices.Concat([]string{"module", "task_struct"}, networkTypes())
+	return slices.Concat([]string{"module", "task_struct"}, networkTypes(), classifierTypes())
 }
 
 func openSearch(r root, btfFile string) (*search, error) {
