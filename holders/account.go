@@ -83,9 +83,13 @@ func (a *account) add(found []bpf.HoldersHolding) {
 }
 
 // addFound takes what was found that no process leads to.
-func (a *account) addFound(list []found) {
+func (a *account) addFound(list []*found) {
 	for _, f := range list {
-		a.order = append(a.order, &holder{target: uint32(f.target), facts: facts(f.Detail), Holder: f.Holder})
+		h := &holder{target: uint32(f.target), facts: facts(f.Detail), Holder: f.Holder}
+		if len(f.facts) > 0 {
+			h.facts = []string{f.Detail + ": " + strings.Join(f.facts, ", ")}
+		}
+		a.order = append(a.order, h)
 	}
 }
 

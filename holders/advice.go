@@ -43,21 +43,37 @@ func advice(w unload.Why) []string {
 
 // stepFor is how to free what one holder holds.
 func stepFor(h unload.Holder) string {
+	if h.PID == 0 {
+		return stepForKernel(h)
+	}
 	switch h.Kind {
 	case unload.HolderFD, unload.HolderMmap, unload.HolderSocket, unload.HolderTTY, unload.HolderSound, unload.HolderCrypto:
 		return fmt.Sprintf("have process %d (%s) close %s, or end it", h.PID, h.Comm, h.Path)
-	case unload.HolderSwap:
-		return "swapoff " + quoted(h.Path)
-	case unload.HolderSelf:
-		return "losetup -d " + quoted(h.Path)
 	case unload.HolderMount:
-		if h.Path == "" {
-			return ""
-		}
 		if own, err := namespaceOf("/proc/self", "mnt"); err == nil && own == h.MountNS {
 			return "umount " + quoted(h.Path)
 		}
 		return fmt.Sprintf("nsenter -t %d -m umount %s", h.PID, quoted(h.Path))
+	}
+	return ""
+}
+
+// stepForKernel is how to free what no process holds.
+func stepForKernel(h unload.Holder) string {
+	switch h.Kind {
+	case unload.HolderSwap:
+		return "swapoff " + quoted(h.Path)
+	case unload.HolderSelf:
+		if strings.HasPrefix(h.Path, "/dev/dm-") {
+			return "dmsetup remove " + quoted(h.Path)
+		}
+		return "losetup -d " + quoted(h.Path)
+	case unload.HolderQdisc:
+		if strings.Contains(h.Path, ".") {
+			return fmt.Sprintf("sysctl -w %s=pfifo_fast, or another one", h.Path)
+		}
+	case unload.HolderLivepatch:
+		return fmt.Sprintf("echo 0 > %s/enabled", h.Path)
 	}
 	return ""
 }

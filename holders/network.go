@@ -12,7 +12,10 @@ import (
 )
 
 func networkTypes() []string {
-	return []string{"nsproxy", "net", "net_device", "netdev_queue", "Qdisc", "Qdisc_ops", "tcp_congestion_ops"}
+	return []string{
+		"nsproxy", "net", "net_device", "netdev_queue", "Qdisc", "Qdisc_ops", "tcp_congestion_ops",
+		"sock", "socket", "proto", "proto_ops",
+	}
 }
 
 // namespaces are the processes by which network namespaces can be named, by their
@@ -76,10 +79,48 @@ func (s *search) network(net memory.Value) {
 		Kind: unload.HolderKernel, Path: "net.ipv4.tcp_congestion_control",
 		Detail: "default congestion control " + ca.Text("name") + where,
 	})
+	s.sockets(net, where)
 	s.actions(net, where)
+	s.tables(net, where)
 	for _, dev := range s.List(net.Part("dev_base_head"), "net_device", "dev_list") {
 		s.qdiscs(dev, where)
 	}
+}
+
+// sockets are those that the kernel has for itself in a namespace: they know it. Each
+// holds its protocol and its operations (net/core/sock.c, sk_prot_alloc; net/socket.c,
+// __sock_create).
+func (s *search) sockets(net memory.Value, where string) {
+	if s.socketsAt == nil {
+		s.socketsAt = s.findSockets(net)
+	}
+	for _, at := range s.socketsAt {
+		sk := s.At("sock", s.Pointers(net.Address+at, 1)[0])
+		socket := sk.Follow("sk_socket", "socket")
+		if sk.Uint("__sk_common.skc_net.net") != net.Address || socket.Uint("sk") != sk.Address {
+			continue
+		}
+		proto := sk.Follow("sk_prot_creator", "proto")
+		h := unload.Holder{
+			Kind: unload.HolderSocket, Path: "the kernel's own", Detail: "protocol " + proto.Text("name") + where,
+		}
+		s.hold(proto.Uint("owner"), sk.Address, h)
+		s.hold(socket.Follow("ops", "proto_ops").Uint("owner"), socket.Address, h)
+	}
+}
+
+// findSockets says where in a namespace the kernel keeps sockets, which is so in all.
+func (s *search) findSockets(net memory.Value) []uint64 {
+	list := []uint64{}
+	for i, at := range s.Pointers(net.Address, int(net.End()-net.Address)/8) {
+		if at>>63 != 0 && s.Whether(func() bool {
+			sk := s.At("sock", at)
+			return sk.Uint("__sk_common.skc_net.net") == net.Address && sk.Follow("sk_socket", "socket").Uint("sk") == at
+		}) {
+			list = append(list, uint64(i)*8)
+		}
+	}
+	return list
 }
 
 // qdiscs are those of a device: at its root, those that are in classes of others, and

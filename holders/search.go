@@ -3,6 +3,7 @@ package holders
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 
 	"github.com/modtrace/modtrace/memory"
@@ -15,71 +16,150 @@ import (
 type search struct {
 	root
 	*memory.Memory
-	nets   namespaces
-	names  []string          // the modules that are asked about
-	owners map[uint64]string // names of modules, by their addresses
-	found  []found
-	taken  map[held]bool
+	lacking   []string // in words, what the kernel does not show
+	unseen    []string // in words, what was not looked at this time
+	nets      namespaces
+	described map[string]bool   // modules whose types are known
+	socketsAt []uint64          // in a namespace, where there are any
+	names     []string          // the modules that are asked about
+	owners    map[uint64]string // names of modules, by their addresses
+	found     []*found
+	alike     map[alike]*found
+	taken     map[held]bool
 }
 
 // found is a holder, and which of the modules it holds.
 type found struct {
 	target int
 	unload.Holder
+	facts []string
+}
+
+// note adds what is not told by what kind of a holder it is and where.
+func (f *found) note(fact string) {
+	if f != nil && !slices.Contains(f.facts, fact) {
+		f.facts = append(f.facts, fact)
+	}
+}
+
+// alike are those references that make one holder.
+type alike struct {
+	target       int
+	kind         unload.HolderKind
+	path, detail string
 }
 
 // held is one reference: that of an object for one purpose.
 type held struct {
 	by   uint64
-	what string
+	what alike
 }
 
 // searched are the kernel's own types that are looked at.
 func searched() []string {
-	return slices.Concat([]string{"module", "task_struct"}, networkTypes(), classifierTypes())
+	list := slices.Concat([]string{"module", "task_struct"}, networkTypes(), classifierTypes(), diskTypes())
+	for _, d := range describers() {
+		list = append(list, d.types...)
+	}
+	return list
 }
+
+// describer is a module with types that are looked at. What it leads to has put itself
+// there by calling a module, and so is among the dependents of that.
+type describer struct {
+	module, called string
+	types          []string
+}
+
+func describers() []describer { return slices.Concat(netfilterTypes(), driverTypes()) }
 
 func openSearch(r root, btfFile string) (*search, error) {
 	m, err := memory.Open(btfFile, searched()...)
 	if err != nil {
 		return nil, err
 	}
-	return &search{root: r, Memory: m}, nil
+	return &search{root: r, Memory: m, described: map[string]bool{}}, nil
+}
+
+// describe makes the types known of those modules by which the ones that are asked
+// about can be held. To read types takes a while.
+func (s *search) describe() {
+	for _, d := range describers() {
+		if s.described[d.module] || !s.among(d.called) {
+			continue
+		}
+		s.described[d.module] = true
+		m, err := s.module(d.module)
+		if err != nil || m.state == "" || m.state == builtIn { // then its types are among the kernel's
+			continue
+		}
+		err = s.AddModule(d.module, d.types...)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			s.lacking = append(s.lacking, fmt.Sprintf("what %s holds: the kernel does not describe its types", d.module))
+		case err != nil:
+			s.lacking = append(s.lacking, fmt.Sprintf("what %s holds: %v", d.module, err))
+		}
+	}
+}
+
+// among says whether one that is asked about is that module, or one of its dependents.
+func (s *search) among(module string) bool {
+	order, err := s.order(module)
+	return err == nil && slices.ContainsFunc(s.names, func(name string) bool {
+		m, err := s.module(module)
+		return slices.Contains(order, name) || err == nil && m.state == builtIn
+	})
 }
 
 // look gives all that holds the modules. whole is false when a list changed under the
 // look.
-func (s *search) look(names []string) (list []found, whole bool) {
-	s.names, s.owners, s.found, s.taken, s.Torn = names, map[uint64]string{}, nil, map[held]bool{}, false
+func (s *search) look(names []string) (list []*found, whole bool) {
+	s.names, s.owners, s.found = names, map[uint64]string{}, nil
+	s.unseen = nil
+	s.alike, s.taken, s.Torn = map[alike]*found{}, map[held]bool{}, false
+	s.describe()
 	s.networks()
+	s.disks()
+	s.algorithms()
+	s.patches()
 	return s.found, !s.Torn
 }
 
 // lacks says in words what could not be found out.
-func (s *search) lacks() (list []string) {
+func (s *search) lacks() []string {
+	list := slices.Concat(s.lacking, s.unseen)
 	for _, field := range s.Unknown() {
-		list = append(list, fmt.Sprintf("what is found by %s, which is %v", field, errors.ErrUnsupported))
+		list = append(list, fmt.Sprintf("what %s leads to: this kernel has no such field", field))
 	}
 	return list
 }
 
 // hold notes that an object holds its owner, if that is one of the modules that are
-// asked about. What is alike is one holder.
-func (s *search) hold(owner uint64, by uint64, h unload.Holder) {
-	target := s.target(owner)
-	ref := held{by, string(h.Kind) + h.Detail}
-	if target < 0 || s.taken[ref] {
-		return
+// asked about.
+func (s *search) hold(owner uint64, by uint64, h unload.Holder) *found {
+	key := alike{s.target(owner), h.Kind, h.Path, h.Detail}
+	if key.target < 0 || s.taken[held{by, key}] {
+		return nil
 	}
-	s.taken[ref] = true
-	h.Refs, h.FD, h.Stack, h.Confidence = 1, -1, []string{}, unload.ByOwner
-	for i := range s.found {
-		if f := &s.found[i]; f.target == target && f.Kind == h.Kind && f.Path == h.Path && f.Detail == h.Detail {
-			f.Refs++
-			return
-		}
+	s.taken[held{by, key}] = true
+	f := s.alike[key]
+	if f == nil {
+		h.FD, h.Stack, h.Confidence = -1, []string{}, unload.ByOwner
+		f = &found{target: key.target, Holder: h}
+		s.alike[key] = f
+		s.found = append(s.found, f)
 	}
-	s.found = append(s.found, found{target, h})
+	f.Refs++
+	return f
+}
+
+// relate notes that a module is held so many times, by what the kernel says of it.
+func (s *search) relate(module string, refs int64, h unload.Holder) {
+	if target := slices.Index(s.names, module); target >= 0 && refs > 0 {
+		h.Refs, h.FD, h.Stack, h.Confidence = refs, -1, []string{}, unload.ByRelation
+		s.found = append(s.found, &found{target: target, Holder: h})
+	}
 }
 
 // target is the place of a module among those that are asked about, -1 if it is none.
@@ -87,10 +167,14 @@ func (s *search) target(owner uint64) int {
 	if owner == 0 {
 		return -1
 	}
+	return slices.Index(s.names, s.ownerName(owner))
+}
+
+func (s *search) ownerName(owner uint64) string {
 	name, ok := s.owners[owner]
 	if !ok {
 		name = s.At("module", owner).Text("name")
 		s.owners[owner] = name
 	}
-	return slices.Index(s.names, name)
+	return name
 }

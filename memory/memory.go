@@ -5,7 +5,6 @@ package memory
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/cilium/ebpf/btf"
 
@@ -60,9 +59,9 @@ func (m *Memory) Close() error { return m.source.Close() }
 // AddModule makes the types of a module known that is loaded. The error is
 // fs.ErrNotExist when the kernel does not describe them (before 5.11).
 func (m *Memory) AddModule(module string, types ...string) error {
-	spec, err := btf.LoadKernelModuleSpec(module)
+	spec, err := object.ModuleTypes(module, types...)
 	if err != nil {
-		return fmt.Errorf("reading the types of %s: %w", module, err)
+		return err
 	}
 	for _, name := range types {
 		if s, err := object.StructOf(spec, name); err == nil {
@@ -72,7 +71,10 @@ func (m *Memory) AddModule(module string, types ...string) error {
 	return nil
 }
 
-// Knows says whether the kernel has such a type, and in it such a field.
+// HasType says whether a type is known.
+func (m *Memory) HasType(typ string) bool { return m.structs[typ] != nil }
+
+// Knows says whether a type has such a field.
 func (m *Memory) Knows(typ, path string) bool {
 	_, err := m.find(typ, path)
 	return err == nil
