@@ -190,6 +190,8 @@ func factOf(r *bpf.HoldersHolding) string {
 		return "protocol " + name
 	case bpf.HoldersWayWAY_CONGESTION:
 		return "congestion control " + name
+	case bpf.HoldersWayWAY_FAMILY:
+		return fmt.Sprintf("netlink family %d", r.Protocol)
 	case bpf.HoldersWayWAY_UPPER:
 		return "upper-layer protocol " + name
 	case bpf.HoldersWayWAY_LINE:

@@ -69,7 +69,7 @@ func stepForKernel(h unload.Holder) string {
 		}
 		return "losetup -d " + quoted(h.Path)
 	case unload.HolderQdisc:
-		if strings.Contains(h.Path, ".") {
+		if h.Path == defaultQdisc {
 			return fmt.Sprintf("sysctl -w %s=pfifo_fast, or another one", h.Path)
 		}
 	case unload.HolderLivepatch:

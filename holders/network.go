@@ -57,7 +57,7 @@ func (s *search) networks() {
 	s.nets = s.root.networkNamespaces()
 	own := s.Task().Follow("nsproxy", "nsproxy").Follow("net_ns", "net")
 	s.network(own)
-	s.defaultQdisc(own)
+	s.newQdiscs(own)
 	for _, net := range s.List(own.Part("list"), "net", "list") {
 		if s.Whether(func() bool { return s.isNetwork(net) }) {
 			s.network(net)
@@ -145,11 +145,13 @@ func (s *search) qdisc(dev, q memory.Value, where string) {
 	s.classifiers(dev, q, ops, where)
 }
 
-// defaultQdisc is what new devices get (net/sched/sch_api.c, qdisc_set_default): one
+// defaultQdisc is the name of a setting.
+const defaultQdisc = "net.core.default_qdisc"
+
+// newQdiscs are what new devices get (net/sched/sch_api.c, qdisc_set_default): one
 // reference, for all namespaces. Which module that is says the list of all kinds of
 // qdiscs, that of a loopback device being among the first.
-func (s *search) defaultQdisc(net memory.Value) {
-	const setting = "net.core.default_qdisc"
+func (s *search) newQdiscs(net memory.Value) {
 	b, err := os.ReadFile(s.path("proc/sys/net/core/default_qdisc"))
 	if err != nil {
 		return // the kernel schedules no packets, or this is a namespace that may not ask
@@ -158,7 +160,7 @@ func (s *search) defaultQdisc(net memory.Value) {
 	first := net.Follow("loopback_dev", "net_device").Follow("qdisc", "Qdisc").Follow("ops", "Qdisc_ops")
 	for _, ops := range s.Row(first, "next") {
 		if ops.Text("id") == name {
-			s.hold(ops.Uint("owner"), ops.Address, unload.Holder{Kind: unload.HolderQdisc, Path: setting, Detail: "the default qdisc " + name})
+			s.hold(ops.Uint("owner"), ops.Address, unload.Holder{Kind: unload.HolderQdisc, Path: defaultQdisc, Detail: "the default qdisc " + name})
 		}
 	}
 }

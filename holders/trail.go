@@ -34,6 +34,8 @@ func trails() []trail {
 		{"snd_rawmidi", "snd_rawmidi_file", "rmidi.card.module", unload.HolderSound, "its sound card"},
 		{"snd_hwdep", "snd_hwdep", "card.module", unload.HolderSound, "its sound card"},
 		{"snd_timer", "snd_timer_user", "timeri.timer.module", unload.HolderSound, "its timer"},
+		// net/vmw_vsock/af_vsock.c, vsock_assign_transport
+		{"vsock", "vsock_sock", "transport.module", unload.HolderSocket, "its transport"},
 		// crypto/af_alg.c, alg_bind
 		{"af_alg", "alg_sock", "type.owner", unload.HolderCrypto, "its kind of algorithm"},
 	}
