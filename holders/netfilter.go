@@ -18,7 +18,6 @@ func netfilterTypes() []describer {
 	return []describer{
 		{"nf_tables", "nf_tables", tables},
 		{"nf_tables", "x_tables", tables}, // by nft_compat
-		{"x_tables", "x_tables", []string{"xt_match", "xt_target"}},
 	}
 }
 

@@ -82,6 +82,7 @@ func (s *search) network(net memory.Value) {
 	s.sockets(net, where)
 	s.actions(net, where)
 	s.tables(net, where)
+	s.xtables(net, where)
 	for _, dev := range s.List(net.Part("dev_base_head"), "net_device", "dev_list") {
 		s.qdiscs(dev, where)
 	}

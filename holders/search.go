@@ -57,7 +57,7 @@ type held struct {
 
 // searched are the kernel's own types that are looked at.
 func searched() []string {
-	list := slices.Concat([]string{"module", "task_struct"}, networkTypes(), classifierTypes(), diskTypes())
+	list := slices.Concat([]string{"module", "task_struct"}, networkTypes(), classifierTypes(), diskTypes(), programTypes())
 	for _, d := range describers() {
 		list = append(list, d.types...)
 	}
@@ -71,7 +71,7 @@ type describer struct {
 	types          []string
 }
 
-func describers() []describer { return slices.Concat(netfilterTypes(), driverTypes()) }
+func describers() []describer { return slices.Concat(netfilterTypes(), xtablesTypes(), driverTypes()) }
 
 func openSearch(r root, btfFile string) (*search, error) {
 	m, err := memory.Open(btfFile, searched()...)
@@ -123,6 +123,7 @@ func (s *search) look(names []string) (list []*found, whole bool) {
 	s.disks()
 	s.algorithms()
 	s.patches()
+	s.programs()
 	return s.found, !s.Torn
 }
 
