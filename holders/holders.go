@@ -15,9 +15,10 @@ type Finder struct {
 	root
 	btf    string
 	kernel *kernel
-	// further says that what takes more effort to look at has been prepared.
-	further bool
-	search  *search // nil: it has not, or the kernel does not permit it
+	search *search // nil: not prepared, or the kernel does not permit it
+	// searched says that it was tried to prepare that, and further that it is looked
+	// for what takes more effort.
+	searched, further bool
 	// Unable says why the kernel cannot be looked into; nil when it can. Without,
 	// only what the kernel tells everybody is known: dependents and the count.
 	Unable *object.Unable
@@ -66,10 +67,21 @@ func (f *Finder) Why(words []string) ([]unload.Why, error) {
 			names = append(names, name)
 		}
 	}
-	var list []unload.Why
+	list, err := f.lookOften(names)
+	if err != nil {
+		return nil, err
+	}
+	for i := range list {
+		if list[i].Unloadable {
+			list[i].Hazards = f.hazards(list[i].Module)
+		}
+	}
+	return list, nil
+}
+
+func (f *Finder) lookOften(names []string) (list []unload.Why, err error) {
 	for range looks {
 		var steady bool
-		var err error
 		if list, steady, err = f.look(names); err != nil {
 			return nil, err
 		}
@@ -90,11 +102,33 @@ func (f *Finder) lookFurther(list []unload.Why) (again bool, err error) {
 	if f.further || f.kernel == nil || !f.kernel.object.CanProbe || !slices.ContainsFunc(list, unexplained) {
 		return false, nil
 	}
+	f.canSearch() // without, more is missing
 	f.further = true
+	return true, f.kernel.followTrails()
+}
+
+// canSearch prepares to follow the kernel's lists, once.
+func (f *Finder) canSearch() bool {
+	if f.searched || f.kernel == nil || !f.kernel.object.CanProbe {
+		return f.search != nil
+	}
+	f.searched = true
+	var err error
 	if f.search, err = openSearch(f.root, f.btf); err != nil {
 		f.kernel.lacks = append(f.kernel.lacks, fmt.Sprintf("qdiscs and what else only the kernel lists: %v", err))
 	}
-	return true, f.kernel.followTrails()
+	return f.search != nil
+}
+
+// hazards are what would go wrong when a module that nobody holds is unloaded.
+func (f *Finder) hazards(name string) []string {
+	list := f.root.hazards(name)
+	if f.canSearch() {
+		for _, i := range f.search.interfaces(name) {
+			list = append(list, fmt.Sprintf("interface %s, which is up, would go", i))
+		}
+	}
+	return list
 }
 
 // look looks once. steady says that nothing changed meanwhile.
@@ -113,7 +147,7 @@ func (f *Finder) look(names []string) (list []unload.Why, steady bool, err error
 		steady = whole
 		a.add(found)
 	}
-	if f.search != nil {
+	if f.further && f.search != nil {
 		found, whole := f.search.look(names)
 		steady = steady && whole
 		a.addFound(found)
@@ -184,9 +218,6 @@ func (f *Finder) why(m module, found []unload.Holder) (unload.Why, error) {
 	}
 	if w.Unexplained < 0 {
 		w.Missing = append(w.Missing, "more was found than the kernel counts")
-	}
-	if w.Unloadable {
-		w.Hazards = f.hazards(m.name)
 	}
 	w.Advice = advice(w)
 	return w, nil

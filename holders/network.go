@@ -2,10 +2,13 @@ package holders
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/modtrace/modtrace/memory"
 	"github.com/modtrace/modtrace/unload"
@@ -13,8 +16,8 @@ import (
 
 func networkTypes() []string {
 	return []string{
-		"nsproxy", "net", "net_device", "netdev_queue", "Qdisc", "Qdisc_ops", "tcp_congestion_ops",
-		"sock", "socket", "proto", "proto_ops",
+		"nsproxy", "net", "net_device", "rtnl_link_ops", "netdev_queue", "Qdisc", "Qdisc_ops", "tcp_congestion_ops",
+		"xfrm_state", "xfrm_type", "sock", "socket", "proto", "proto_ops",
 	}
 }
 
@@ -52,15 +55,14 @@ func (n namespaces) of(net memory.Value) string {
 	return fmt.Sprintf(", in network namespace %d, in which no process is", number)
 }
 
-// networks looks through all network namespaces (net/core/net_namespace.c).
-func (s *search) networks() {
-	s.nets = s.root.networkNamespaces()
+// eachNetwork goes through all network namespaces (net/core/net_namespace.c).
+func (s *search) eachNetwork(look func(net memory.Value, where string)) {
+	processes := s.root.networkNamespaces()
 	own := s.Task().Follow("nsproxy", "nsproxy").Follow("net_ns", "net")
-	s.network(own)
-	s.newQdiscs(own)
+	look(own, processes.of(own))
 	for _, net := range s.List(own.Part("list"), "net", "list") {
 		if s.Whether(func() bool { return s.isNetwork(net) }) {
-			s.network(net)
+			look(net, processes.of(net))
 		}
 	}
 }
@@ -71,8 +73,7 @@ func (s *search) isNetwork(net memory.Value) bool {
 	return net.Follow("loopback_dev", "net_device").Uint("nd_net.net") == net.Address
 }
 
-func (s *search) network(net memory.Value) {
-	where := s.nets.of(net)
+func (s *search) network(net memory.Value, where string) {
 	ca := net.Follow("ipv4.tcp_congestion_control", "tcp_congestion_ops")
 	// net/ipv4/tcp_cong.c, tcp_set_default_congestion_control
 	s.hold(ca.Uint("owner"), net.Address, unload.Holder{
@@ -80,12 +81,66 @@ func (s *search) network(net memory.Value) {
 		Detail: "default congestion control " + ca.Text("name") + where,
 	})
 	s.sockets(net, where)
+	s.transforms(net, where)
 	s.actions(net, where)
 	s.tables(net, where)
 	s.xtables(net, where)
 	for _, dev := range s.List(net.Part("dev_base_head"), "net_device", "dev_list") {
 		s.qdiscs(dev, where)
 	}
+}
+
+// transforms are the states of IPsec (net/xfrm/xfrm_state.c, xfrm_get_type). Who lists
+// them is on their list too, and is none.
+func (s *search) transforms(net memory.Value, where string) {
+	for _, state := range s.List(net.Part("xfrm.state_all"), "xfrm_state", "km.all") {
+		typ := state.Follow("type", "xfrm_type")
+		if s.Whether(func() bool { return typ.Uint("proto") == 0 || typ.Uint("proto") != state.Uint("id.proto") }) {
+			continue
+		}
+		s.hold(typ.Uint("owner"), state.Address, unload.Holder{
+			Kind: unload.HolderKernel, Path: "ip xfrm state",
+			Detail: fmt.Sprintf("%s to %s%s", transform(typ.Uint("proto")), s.destination(state), where),
+		})
+	}
+}
+
+// transform is what a protocol of IPsec is called.
+func transform(protocol uint64) string {
+	switch protocol {
+	case unix.IPPROTO_AH:
+		return "AH"
+	case unix.IPPROTO_ESP:
+		return "ESP"
+	case unix.IPPROTO_COMP:
+		return "IPComp"
+	}
+	return fmt.Sprintf("protocol %d", protocol)
+}
+
+func (s *search) destination(state memory.Value) netip.Addr {
+	b := s.Bytes(state.Part("id.daddr"), 16)
+	if state.Uint("props.family") == unix.AF_INET {
+		b = b[:4]
+	}
+	address, _ := netip.AddrFromSlice(b) // of 4 or 16 bytes
+	return address
+}
+
+// interfaces are those that are up and that a module makes, which do not hold it
+// (net/core/rtnetlink.c, rtnl_link_unregister).
+func (s *search) interfaces(module string) (up []string) {
+	const isUp = 1 // include/uapi/linux/if.h, IFF_UP
+	s.owners, s.Torn = map[uint64]string{}, false
+	s.eachNetwork(func(net memory.Value, where string) {
+		for _, dev := range s.List(net.Part("dev_base_head"), "net_device", "dev_list") {
+			owner := dev.Follow("rtnl_link_ops", "rtnl_link_ops").Uint("owner")
+			if dev.Uint("flags")&isUp != 0 && owner != 0 && s.ownerName(owner) == module {
+				up = append(up, dev.Text("name")+where)
+			}
+		}
+	})
+	return up
 }
 
 // sockets are those that the kernel has for itself in a namespace: they know it. Each
@@ -152,7 +207,8 @@ const defaultQdisc = "net.core.default_qdisc"
 // newQdiscs are what new devices get (net/sched/sch_api.c, qdisc_set_default): one
 // reference, for all namespaces. Which module that is says the list of all kinds of
 // qdiscs, that of a loopback device being among the first.
-func (s *search) newQdiscs(net memory.Value) {
+func (s *search) newQdiscs() {
+	net := s.Task().Follow("nsproxy", "nsproxy").Follow("net_ns", "net")
 	b, err := os.ReadFile(s.path("proc/sys/net/core/default_qdisc"))
 	if err != nil {
 		return // the kernel schedules no packets, or this is a namespace that may not ask

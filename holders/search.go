@@ -16,9 +16,8 @@ import (
 type search struct {
 	root
 	*memory.Memory
-	lacking   []string // in words, what the kernel does not show
-	unseen    []string // in words, what was not looked at this time
-	nets      namespaces
+	lacking   []string          // in words, what the kernel does not show
+	unseen    []string          // in words, what was not looked at this time
 	described map[string]bool   // modules whose types are known
 	socketsAt []uint64          // in a namespace, where there are any
 	names     []string          // the modules that are asked about
@@ -119,7 +118,8 @@ func (s *search) look(names []string) (list []*found, whole bool) {
 	s.unseen = nil
 	s.alike, s.taken, s.Torn = map[alike]*found{}, map[held]bool{}, false
 	s.describe()
-	s.networks()
+	s.eachNetwork(s.network)
+	s.newQdiscs()
 	s.disks()
 	s.algorithms()
 	s.patches()

@@ -133,8 +133,10 @@ func (m *Memory) Pointers(address uint64, n int) []uint64 {
 
 // IsList says whether there is a list's head at an address: the next one leads back.
 func (m *Memory) IsList(head uint64) bool {
-	next := m.pointer(head)
-	return head != 0 && next != 0 && m.pointer(next+8) == head
+	return m.Whether(func() bool {
+		next := m.pointer(head)
+		return next != 0 && m.pointer(next+8) == head
+	})
 }
 
 // mostEntries is how many entries of a list are looked at: more must be a list that
