@@ -90,7 +90,7 @@ func quoted(word string) string {
 func (r root) hazards(name string) []string {
 	list := []string{}
 	for _, i := range r.interfaces(name) {
-		list = append(list, fmt.Sprintf("interface %s, which is up, would go", i))
+		list = append(list, wouldGo(i))
 	}
 	for _, d := range r.devices(name) {
 		list = append(list, fmt.Sprintf("device %s would lose its driver, and may have it loaded again", d))
@@ -100,6 +100,8 @@ func (r root) hazards(name string) []string {
 	}
 	return list
 }
+
+func wouldGo(name string) string { return fmt.Sprintf("interface %s, which is up, would go", name) }
 
 // interfaces are those that are up and whose device the module drives.
 func (r root) interfaces(name string) (up []string) {

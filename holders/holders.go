@@ -16,9 +16,10 @@ type Finder struct {
 	btf    string
 	kernel *kernel
 	search *search // nil: not prepared, or the kernel does not permit it
-	// searched says that it was tried to prepare that, and further that it is looked
-	// for what takes more effort.
-	searched, further bool
+	// searched and trailed say that it was tried to prepare that and the trails.
+	searched, trailed bool
+	// further says that it is looked for what takes more effort, too.
+	further bool
 	// Unable says why the kernel cannot be looked into; nil when it can. Without,
 	// only what the kernel tells everybody is known: dependents and the count.
 	Unable *object.Unable
@@ -80,6 +81,7 @@ func (f *Finder) Why(words []string) ([]unload.Why, error) {
 }
 
 func (f *Finder) lookOften(names []string) (list []unload.Why, err error) {
+	f.further = false
 	for range looks {
 		var steady bool
 		if list, steady, err = f.look(names); err != nil {
@@ -104,6 +106,10 @@ func (f *Finder) lookFurther(list []unload.Why) (again bool, err error) {
 	}
 	f.canSearch() // without, more is missing
 	f.further = true
+	if f.trailed {
+		return true, nil
+	}
+	f.trailed = true
 	return true, f.kernel.followTrails()
 }
 
@@ -125,7 +131,9 @@ func (f *Finder) hazards(name string) []string {
 	list := f.root.hazards(name)
 	if f.canSearch() {
 		for _, i := range f.search.interfaces(name) {
-			list = append(list, fmt.Sprintf("interface %s, which is up, would go", i))
+			if hazard := wouldGo(i); !slices.Contains(list, hazard) {
+				list = append(list, hazard)
+			}
 		}
 	}
 	return list

@@ -16,7 +16,7 @@ import (
 
 func networkTypes() []string {
 	return []string{
-		"nsproxy", "net", "net_device", "rtnl_link_ops", "netdev_queue", "Qdisc", "Qdisc_ops", "tcp_congestion_ops",
+		"nsproxy", "net", "net_device", "netdev_queue", "Qdisc", "Qdisc_ops", "tcp_congestion_ops",
 		"xfrm_state", "xfrm_type", "sock", "socket", "proto", "proto_ops",
 	}
 }
@@ -127,15 +127,17 @@ func (s *search) destination(state memory.Value) netip.Addr {
 	return address
 }
 
-// interfaces are those that are up and that a module makes, which do not hold it
-// (net/core/rtnetlink.c, rtnl_link_unregister).
+// interfaces are those that are up and whose operations are in a module, which they do
+// not hold (net/core/rtnetlink.c, rtnl_link_unregister).
 func (s *search) interfaces(module string) (up []string) {
 	const isUp = 1 // include/uapi/linux/if.h, IFF_UP
-	s.owners, s.Torn = map[uint64]string{}, false
+	spans := s.spansOf(module)
+	if spans == nil {
+		return nil
+	}
 	s.eachNetwork(func(net memory.Value, where string) {
 		for _, dev := range s.List(net.Part("dev_base_head"), "net_device", "dev_list") {
-			owner := dev.Follow("rtnl_link_ops", "rtnl_link_ops").Uint("owner")
-			if dev.Uint("flags")&isUp != 0 && owner != 0 && s.ownerName(owner) == module {
+			if dev.Uint("flags")&isUp != 0 && (within(spans, dev.Uint("rtnl_link_ops")) || within(spans, dev.Uint("netdev_ops"))) {
 				up = append(up, dev.Text("name")+where)
 			}
 		}

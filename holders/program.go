@@ -19,6 +19,7 @@ func programTypes() []string {
 	return []string{
 		"files_struct", "fdtable", "file", "bpf_prog", "bpf_prog_aux", "btf_mod_pair", "bpf_kfunc_btf_tab",
 		"bpf_kfunc_btf", "bpf_link", "bpf_tracing_link", "bpf_trampoline", "bpf_kprobe_multi_link",
+		"bpf_raw_tp_link",
 	}
 }
 
@@ -94,12 +95,20 @@ func (s *search) program(aux memory.Value) {
 
 // link holds the module whose functions it is attached to: up to 6.2 one of fentry's
 // by what they share for a function (kernel/bpf/trampoline.c, bpf_trampoline_module_get),
-// one to many functions by itself (kernel/trace/bpf_trace.c, get_modules_for_addrs).
+// one to many functions by itself (kernel/trace/bpf_trace.c, get_modules_for_addrs), one to
+// a tracepoint as well (bpf_get_raw_tracepoint_module).
 func (s *search) link(object uint64) {
-	const tracing, kprobeMulti = 2, 8 // include/uapi/linux/bpf.h, enum bpf_link_type
+	const rawTracepoint, tracing, kprobeMulti = 1, 2, 8 // include/uapi/linux/bpf.h, enum bpf_link_type
 	link := s.At("bpf_link", object)
 	aux := link.Follow("prog", "bpf_prog").Follow("aux", "bpf_prog_aux")
 	switch link.Uint("type") {
+	case rawTracepoint:
+		at := s.At("bpf_raw_tp_link", object).Uint("btp")
+		for target, name := range s.names {
+			if within(s.spansOf(name), at) {
+				s.holdTarget(target, object, s.byBPF(aux, "is attached to a tracepoint of it"))
+			}
+		}
 	case tracing:
 		if s.Knows("bpf_trampoline", "mod") {
 			shared := s.At("bpf_tracing_link", object).Follow("trampoline", "bpf_trampoline")
@@ -113,11 +122,14 @@ func (s *search) link(object uint64) {
 	}
 }
 
-// holdBPF notes that a program holds a module, and who has it open.
 func (s *search) holdBPF(owner, by uint64, aux memory.Value, what string) {
-	if s.target(owner) < 0 {
-		return
+	if target := s.target(owner); target >= 0 {
+		s.holdTarget(target, by, s.byBPF(aux, what))
 	}
+}
+
+// byBPF is a BPF program, with somebody who has it open.
+func (s *search) byBPF(aux memory.Value, what string) unload.Holder {
 	h := unload.Holder{
 		Kind: unload.HolderBPF, Path: aux.Text("name"),
 		Detail: fmt.Sprintf("BPF program %d, %s", aux.Uint("id"), what),
@@ -127,7 +139,7 @@ func (s *search) holdBPF(owner, by uint64, aux memory.Value, what string) {
 		h.Cgroup = s.cgroupOf(h.PID)
 		h.Container = containerOf(h.Cgroup)
 	}
-	s.hold(owner, by, h)
+	return h
 }
 
 // openedBy is a process that has a BPF program open, or a link of it (proc(5),

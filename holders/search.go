@@ -4,7 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/modtrace/modtrace/memory"
 	"github.com/modtrace/modtrace/unload"
@@ -56,7 +59,7 @@ type held struct {
 
 // searched are the kernel's own types that are looked at.
 func searched() []string {
-	list := slices.Concat([]string{"module", "task_struct"}, networkTypes(), classifierTypes(), diskTypes(), programTypes())
+	list := slices.Concat([]string{"module", "module_memory", "task_struct"}, networkTypes(), classifierTypes(), diskTypes(), programTypes())
 	for _, d := range describers() {
 		list = append(list, d.types...)
 	}
@@ -139,15 +142,22 @@ func (s *search) lacks() []string {
 // hold notes that an object holds its owner, if that is one of the modules that are
 // asked about.
 func (s *search) hold(owner uint64, by uint64, h unload.Holder) *found {
-	key := alike{s.target(owner), h.Kind, h.Path, h.Detail}
-	if key.target < 0 || s.taken[held{by, key}] {
+	if target := s.target(owner); target >= 0 {
+		return s.holdTarget(target, by, h)
+	}
+	return nil
+}
+
+func (s *search) holdTarget(target int, by uint64, h unload.Holder) *found {
+	key := alike{target, h.Kind, h.Path, h.Detail}
+	if s.taken[held{by, key}] {
 		return nil
 	}
 	s.taken[held{by, key}] = true
 	f := s.alike[key]
 	if f == nil {
 		h.FD, h.Stack, h.Confidence = -1, []string{}, unload.ByOwner
-		f = &found{target: key.target, Holder: h}
+		f = &found{target: target, Holder: h}
 		s.alike[key] = f
 		s.found = append(s.found, f)
 	}
@@ -178,4 +188,36 @@ func (s *search) ownerName(owner uint64) string {
 		s.owners[owner] = name
 	}
 	return name
+}
+
+// span is a piece of a module's memory.
+type span struct{ from, to uint64 }
+
+// spansOf are those of a module, which sysfs says where it is (kernel/module/sysfs.c,
+// module_sect_read).
+func (s *search) spansOf(name string) (list []span) {
+	b, err := os.ReadFile(s.path("sys/module", name, "sections/.gnu.linkonce.this_module"))
+	if err != nil {
+		return nil // it is built in or gone, or this process may not know addresses
+	}
+	at, err := strconv.ParseUint(strings.TrimPrefix(strings.TrimSpace(string(b)), "0x"), 16, 64)
+	if err != nil || at == 0 {
+		return nil
+	}
+	m := s.At("module", at)
+	if m.Text("name") != name {
+		return nil
+	}
+	if !s.Knows("module", "mem") { // since 6.4
+		base := m.Uint("core_layout.base")
+		return []span{{base, base + m.Uint("core_layout.size")}}
+	}
+	for _, part := range m.Array("mem", "module_memory") {
+		list = append(list, span{part.Uint("base"), part.Uint("base") + part.Uint("size")})
+	}
+	return list
+}
+
+func within(list []span, address uint64) bool {
+	return slices.ContainsFunc(list, func(s span) bool { return s.from <= address && address < s.to })
 }

@@ -62,6 +62,17 @@ func (v Value) Numbers(path string) []uint64 {
 	return list
 }
 
+// Array are the objects in a field that is an array of them.
+func (v Value) Array(path, typ string) (list []Value) {
+	f, b := v.field(path)
+	if s := v.memory.structs[typ]; s != nil && b != nil {
+		for at := uint64(0); at+uint64(s.Size) <= f.size; at += uint64(s.Size) {
+			list = append(list, v.memory.At(typ, v.Address+f.offset+at))
+		}
+	}
+	return list
+}
+
 // End is the address behind the object.
 func (v Value) End() uint64 { return v.Address + uint64(len(v.bytes)) }
 
