@@ -131,7 +131,7 @@ func (s *search) destination(state memory.Value) netip.Addr {
 // not hold (net/core/rtnetlink.c, rtnl_link_unregister).
 func (s *search) interfaces(module string) (up []string) {
 	const isUp = 1 // include/uapi/linux/if.h, IFF_UP
-	spans := s.spansOf(module)
+	spans := s.findSpans(module)
 	if spans == nil {
 		return nil
 	}

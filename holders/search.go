@@ -28,6 +28,7 @@ type search struct {
 	found     []*found
 	alike     map[alike]*found
 	taken     map[held]bool
+	spans     map[string][]span // of modules, where it was asked
 }
 
 // found is a holder, and which of the modules it holds.
@@ -118,7 +119,7 @@ func (s *search) among(module string) bool {
 // look.
 func (s *search) look(names []string) (list []*found, whole bool) {
 	s.names, s.owners, s.found = names, map[uint64]string{}, nil
-	s.unseen = nil
+	s.unseen, s.spans = nil, map[string][]span{}
 	s.alike, s.taken, s.Torn = map[alike]*found{}, map[held]bool{}, false
 	s.describe()
 	s.eachNetwork(s.network)
@@ -193,9 +194,18 @@ func (s *search) ownerName(owner uint64) string {
 // span is a piece of a module's memory.
 type span struct{ from, to uint64 }
 
-// spansOf are those of a module, which sysfs says where it is (kernel/module/sysfs.c,
-// module_sect_read).
-func (s *search) spansOf(name string) (list []span) {
+// spansOf are those of a module.
+func (s *search) spansOf(name string) []span {
+	list, ok := s.spans[name]
+	if !ok {
+		list = s.findSpans(name)
+		s.spans[name] = list
+	}
+	return list
+}
+
+// findSpans asks sysfs where a module is (kernel/module/sysfs.c, module_sect_read).
+func (s *search) findSpans(name string) (list []span) {
 	b, err := os.ReadFile(s.path("sys/module", name, "sections/.gnu.linkonce.this_module"))
 	if err != nil {
 		return nil // it is built in or gone, or this process may not know addresses

@@ -21,6 +21,7 @@ func heldInside(series string) []heldInTree {
 		{module: "twofish_generic", loads: crypt, use: useCrypt, refs: 1, kind: unload.HolderCrypto, path: "twofish", detail: "in use as twofish-generic"},
 		{module: "btrfs", loads: []string{"zram", "btrfs"}, use: useBtrfs, refs: 1, kind: unload.HolderMount, path: "/tmp/btrfs", detail: "btrfs"},
 	}
+	list = append(list, heldInTree{module: "tipc", use: useRawTracepoint, refs: 1, kind: unload.HolderBPF, path: "lab_point", detail: "is attached to a tracepoint of it"})
 	if !strings.HasPrefix(series, "arm64") { // of which Debian has none there
 		list = append(list, heldInTree{module: "scsi_debug", loads: []string{"sd_mod", "scsi_debug"}, use: opensSoon("/dev/sda"), refs: 1, kind: unload.HolderBlock, path: "/dev/sda", detail: "a disk of its host adapter", typed: 1})
 	}
@@ -101,5 +102,11 @@ func useFentry(t *testing.T) {
 func useKprobeMulti(t *testing.T) {
 	p := program(t, ebpf.ProgramSpec{Name: "lab_multi", Type: ebpf.Kprobe, AttachType: ebpf.AttachTraceKprobeMulti})
 	l, err := link.KprobeMulti(p, link.KprobeMultiOptions{Symbols: []string{"dummy_xmit", "dummy_setup"}})
+	attached(t, l, err)
+}
+
+func useRawTracepoint(t *testing.T) {
+	p := program(t, ebpf.ProgramSpec{Name: "lab_point", Type: ebpf.RawTracepoint})
+	l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: "tipc_sk_create", Program: p})
 	attached(t, l, err)
 }
