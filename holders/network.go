@@ -57,7 +57,7 @@ func (n namespaces) of(net memory.Value) string {
 
 // eachNetwork goes through all network namespaces (net/core/net_namespace.c).
 func (s *search) eachNetwork(look func(net memory.Value, where string)) {
-	processes := s.root.networkNamespaces()
+	processes := s.networkNamespaces()
 	own := s.Task().Follow("nsproxy", "nsproxy").Follow("net_ns", "net")
 	look(own, processes.of(own))
 	for _, net := range s.List(own.Part("list"), "net", "list") {

@@ -91,11 +91,11 @@ func (s *search) describe() {
 		if s.described[d.module] || !s.among(d.called) {
 			continue
 		}
-		s.described[d.module] = true
 		m, err := s.module(d.module)
 		if err != nil || m.state == "" || m.state == builtIn { // then its types are among the kernel's
 			continue
 		}
+		s.described[d.module] = true
 		err = s.AddModule(d.module, d.types...)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):

@@ -65,8 +65,8 @@ func (s *search) hasXtables(list uint64, family int) bool {
 // netfilter/ip_tables.c, __do_replace), and its rules hold their matches and targets.
 func (s *search) xtable(table memory.Value, path, rules, where string) {
 	info := table.Follow("private", "xt_table_info")
-	held := func(owner, by uint64, detail string) *found {
-		return s.hold(owner, by, unload.Holder{Kind: unload.HolderFilter, Path: path, Detail: detail + where})
+	held := func(owner, by uint64, detail string) {
+		s.hold(owner, by, unload.Holder{Kind: unload.HolderFilter, Path: path, Detail: detail + where})
 	}
 	if info.Uint("number") > info.Uint("initial_entries") {
 		held(table.Uint("me"), table.Address, "has rules")

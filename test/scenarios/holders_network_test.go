@@ -17,8 +17,8 @@ import (
 )
 
 // heldByNetwork are modules that interfaces and sockets hold.
-func heldByNetwork(series string) []heldInTree {
-	list := []heldInTree{
+func heldByNetwork() []heldInTree {
+	return []heldInTree{
 		{module: "sch_netem", use: useQdisc, refs: 1, kind: unload.HolderQdisc, path: "lab0", detail: "qdisc netem 1:"},
 		{module: "sch_netem", loads: []string{"sch_netem", "sch_prio"}, use: useClass, refs: 2, kind: unload.HolderQdisc, path: "lab0", detail: "qdisc netem 11:"},
 		{module: "sch_netem", use: elsewhere(useQdisc), refs: 1, kind: unload.HolderQdisc, path: "lab0", detail: "in network namespace 40"},
@@ -39,7 +39,6 @@ func heldByNetwork(series string) []heldInTree {
 		{module: "sctp", stays: true, use: func(*testing.T) {}, refs: 2, kind: unload.HolderSocket, path: "the kernel's own", detail: "protocol SCTP"},
 		{module: "sctp", stays: true, use: useSocket(unix.AF_INET, unix.SOCK_SEQPACKET, unix.IPPROTO_SCTP), refs: 4, kind: unload.HolderSocket, path: "socket:", detail: "protocol SCTP"},
 	}
-	return list
 }
 
 // testInterfaces has a bridge with interfaces of a pair in it, which hold none of the
