@@ -75,11 +75,13 @@ func (s *search) program(aux memory.Value) {
 	if s.Knows("bpf_prog_aux", "mod") {
 		held(aux.Uint("mod"), aux.Address, "is for a function of it")
 	}
-	used := aux.Uint("used_btfs")
-	for range min(aux.Uint("used_btf_cnt"), 1<<10) {
-		pair := s.At("btf_mod_pair", used)
-		held(pair.Uint("module"), used, "uses its variables")
-		used = pair.End()
+	if s.Knows("bpf_prog_aux", "used_btfs") { // since 5.11
+		used := aux.Uint("used_btfs")
+		for range min(aux.Uint("used_btf_cnt"), 1<<10) {
+			pair := s.At("btf_mod_pair", used)
+			held(pair.Uint("module"), used, "uses its variables")
+			used = pair.End()
+		}
 	}
 	if !s.Knows("bpf_prog_aux", "kfunc_btf_tab") { // since 5.16
 		return

@@ -52,10 +52,10 @@ type alike struct {
 	path, detail string
 }
 
-// held is one reference: that of an object for one purpose.
+// held is one reference: that of an object on one of the modules.
 type held struct {
-	by   uint64
-	what alike
+	by     uint64
+	target int
 }
 
 // searched are the kernel's own types that are looked at.
@@ -150,11 +150,11 @@ func (s *search) hold(owner uint64, by uint64, h unload.Holder) *found {
 }
 
 func (s *search) holdTarget(target int, by uint64, h unload.Holder) *found {
-	key := alike{target, h.Kind, h.Path, h.Detail}
-	if s.taken[held{by, key}] {
+	if s.taken[held{by, target}] { // what shares the object leads to it as well
 		return nil
 	}
-	s.taken[held{by, key}] = true
+	s.taken[held{by, target}] = true
+	key := alike{target, h.Kind, h.Path, h.Detail}
 	f := s.alike[key]
 	if f == nil {
 		h.FD, h.Stack, h.Confidence = -1, []string{}, unload.ByOwner

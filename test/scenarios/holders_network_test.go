@@ -27,6 +27,7 @@ func heldByNetwork() []heldInTree {
 		{module: "tcp_bbr", use: useDefaultBBR, refs: 2, kind: unload.HolderKernel, path: "net.ipv4.tcp_congestion_control", detail: "in network namespace 40"},
 		{module: "cls_flower", loads: []string{"cls_flower", "sch_ingress", "act_mirred"}, use: useClassifier, refs: 1, kind: unload.HolderFilter, path: "lab0", detail: "classifier flower, preference 7"},
 		{module: "cls_flower", loads: []string{"cls_flower", "sch_prio"}, use: useClassifierOfQdisc, refs: 2, kind: unload.HolderFilter, path: "lab0", detail: "classifier flower, preference 8"},
+		{module: "cls_flower", loads: []string{"cls_flower", "sch_ingress", "veth"}, use: useSharedBlock, refs: 1, kind: unload.HolderFilter, path: "lab", detail: "classifier flower, preference 7"},
 		{module: "act_mirred", loads: []string{"cls_flower", "sch_ingress", "act_mirred"}, use: useClassifier, refs: 1, kind: unload.HolderFilter, path: "mirred", detail: "action mirred, index 1"},
 		{module: "act_mirred", loads: []string{"cls_flower", "sch_ingress", "act_mirred"}, use: elsewhere(useClassifier), refs: 1, kind: unload.HolderFilter, path: "mirred", detail: "in network namespace 40"},
 		{module: "ah4", use: useIPsec, refs: 1, kind: unload.HolderKernel, path: "ip xfrm state", detail: "AH to 10.0.0.2"},
@@ -96,6 +97,16 @@ func useClassifier(t *testing.T) {
 	useIngress(t)
 	must(t, "tc", "filter", "add", "dev", "lab0", "ingress", "pref", "7", "protocol", "ip", "flower",
 		"dst_ip", "10.0.0.2", "action", "mirred", "egress", "redirect", "dev", "lab0")
+}
+
+// useSharedBlock has one classifier for what comes in at two interfaces.
+func useSharedBlock(t *testing.T) {
+	must(t, "ip", "link", "add", "lab0", "type", "veth", "peer", "name", "lab1")
+	t.Cleanup(func() { must(t, "ip", "link", "del", "lab0") })
+	for _, name := range []string{"lab0", "lab1"} {
+		must(t, "tc", "qdisc", "add", "dev", name, "ingress_block", "42", "clsact")
+	}
+	must(t, "tc", "filter", "add", "block", "42", "pref", "7", "protocol", "ip", "flower", "dst_ip", "10.0.0.2")
 }
 
 // useClassifierOfQdisc has two classifiers at a qdisc for what goes out.
