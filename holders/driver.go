@@ -69,9 +69,17 @@ func (s *search) disk(bdev memory.Value) {
 	case "sd_mod":
 		s.scsi(name, disk.Follow("private_data", "scsi_disk"), s.openersOf(bdev))
 	case "md_mod":
-		pers := disk.Follow("private_data", "mddev").Follow("pers", "md_personality")
-		s.hold(pers.Uint("owner"), disk.Address, unload.Holder{Kind: unload.HolderBlock, Path: name, Detail: "its RAID level"})
+		s.raid(name, disk.Follow("private_data", "mddev").Follow("pers", "md_personality"), disk)
 	}
+}
+
+// raid is a disk that is made of others (drivers/md/md.c, md_run).
+func (s *search) raid(path string, level, disk memory.Value) {
+	owner := "owner"
+	if !s.Knows("md_personality", owner) { // since 6.15
+		owner = "head.owner"
+	}
+	s.hold(level.Uint(owner), disk.Address, unload.Holder{Kind: unload.HolderBlock, Path: path, Detail: "its RAID level"})
 }
 
 func (s *search) openersOf(bdev memory.Value) uint64 {

@@ -52,7 +52,7 @@ func (n namespaces) of(net memory.Value) string {
 	if pid := n[number]; pid != 0 {
 		return fmt.Sprintf(", in network namespace %d (that of process %d)", number, pid)
 	}
-	return fmt.Sprintf(", in network namespace %d, in which no process is", number)
+	return fmt.Sprintf(", in network namespace %d, of no process that is seen", number)
 }
 
 // eachNetwork goes through all network namespaces (net/core/net_namespace.c).
@@ -94,8 +94,11 @@ func (s *search) network(net memory.Value, where string) {
 // them is on their list too, and is none.
 func (s *search) transforms(net memory.Value, where string) {
 	for _, state := range s.List(net.Part("xfrm.state_all"), "xfrm_state", "km.all") {
-		typ := state.Follow("type", "xfrm_type")
-		if s.Whether(func() bool { return typ.Uint("proto") == 0 || typ.Uint("proto") != state.Uint("id.proto") }) {
+		var typ memory.Value
+		if !s.Whether(func() bool {
+			typ = state.Follow("type", "xfrm_type")
+			return typ.Uint("proto") != 0 && typ.Uint("proto") == state.Uint("id.proto")
+		}) {
 			continue
 		}
 		s.hold(typ.Uint("owner"), state.Address, unload.Holder{

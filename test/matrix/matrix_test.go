@@ -42,7 +42,7 @@ func heldModules(k *lab.Kernel) []string {
 		"sch_netem", "sch_prio", "sch_ingress", "sch_fq", "cls_flower", "act_mirred", "ah4",
 		"vsock_loopback", "tipc", "l2tp_ip", "xfrm_user", "sctp", "bridge", "veth",
 		"nft_ct", "nft_limit", "nft_chain_nat", "nft_masq", "nft_compat", "xt_conntrack", "iptable_filter",
-		"dm_crypt", "twofish_generic", "btrfs",
+		"dm_crypt", "twofish_generic", "raid1", "btrfs",
 	}
 	if !strings.HasSuffix(k.Series.Name, "-7") { // of which it is no module there
 		list = append(list, "crc32c_generic")
