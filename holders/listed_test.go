@@ -65,3 +65,22 @@ func TestWithin(t *testing.T) {
 		}
 	}
 }
+
+// TestStepForKernel says how to free what no process holds.
+func TestStepForKernel(t *testing.T) {
+	for _, test := range []struct {
+		holder unload.Holder
+		want   string
+	}{
+		{unload.Holder{Kind: unload.HolderSelf, Path: "/dev/loop0"}, "losetup -d /dev/loop0"},
+		{unload.Holder{Kind: unload.HolderSelf, Path: "/dev/dm-0"}, "dmsetup remove /dev/dm-0"},
+		{unload.Holder{Kind: unload.HolderSwap, Path: "/dev/zram0"}, "swapoff /dev/zram0"},
+		{unload.Holder{Kind: unload.HolderQdisc, Path: "eth0.7"}, ""},
+		{unload.Holder{Kind: unload.HolderQdisc, Path: defaultQdisc}, "sysctl -w net.core.default_qdisc=pfifo_fast, or another one"},
+		{unload.Holder{Kind: unload.HolderCrypto, Path: "crc32c"}, ""},
+	} {
+		if got := stepFor(test.holder); got != test.want {
+			t.Errorf("%+v: %q, want %q", test.holder, got, test.want)
+		}
+	}
+}

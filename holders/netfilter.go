@@ -132,8 +132,7 @@ func (s *search) expression(at uint64, place string, held holds) (size uint64) {
 	typ := ops.Follow("type", "nft_expr_type")
 	name := s.Text(typ.Uint("name"), 32)
 	held(typ.Uint("owner"), at, place).note(name)
-	switch name {
-	case "match", "target":
+	if (name == "match" || name == "target") && s.HasType("xt_"+name) {
 		x := ops.Follow("data", "xt_"+name)
 		held(x.Uint("me"), at, place).note(name + " " + x.Text("name"))
 	}

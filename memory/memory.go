@@ -68,6 +68,7 @@ func (m *Memory) AddModule(module string, types ...string) error {
 			m.structs[name] = s
 		}
 	}
+	clear(m.fields)
 	return nil
 }
 

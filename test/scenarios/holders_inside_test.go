@@ -29,7 +29,7 @@ func heldInside(series string) []heldInTree {
 	if !strings.HasSuffix(series, "-5.10") { // where BPF knows no functions of modules
 		list = append(list, heldInTree{module: "dummy", use: useFentry, refs: 1, kind: unload.HolderBPF, path: "lab_entry", detail: "function of it"})
 	}
-	if strings.HasPrefix(series, "amd64-6") || series == "amd64-7" { // Debian builds it for none before, nor for arm64
+	if series == "amd64-6.12" || series == "amd64-7" { // Debian builds that for none before, nor for arm64
 		list = append(list, heldInTree{module: "dummy", use: useKprobeMulti, refs: 1, kind: unload.HolderBPF, path: "lab_multi", detail: "is attached to functions of it"})
 	}
 	return list
