@@ -8,6 +8,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/rlimit"
 
 	"github.com/modtrace/modtrace/unload"
 )
@@ -98,6 +99,9 @@ func opensSoon(path string) func(*testing.T) {
 // program makes a BPF program that does nothing.
 func program(t *testing.T, spec ebpf.ProgramSpec) *ebpf.Program {
 	t.Helper()
+	if err := rlimit.RemoveMemlock(); err != nil { // which counts BPF before 5.11
+		t.Fatal(err)
+	}
 	spec.License, spec.Instructions = "GPL", asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}
 	p, err := ebpf.NewProgram(&spec)
 	if err != nil {
