@@ -57,6 +57,7 @@ enum way {
 	WAY_LINE,	// a terminal, by its line discipline (drivers/tty/tty_ldisc.c)
 	WAY_TERMINAL,	// a terminal, by its driver (drivers/tty/tty_io.c)
 	WAY_SUPERBLOCK, // a mounted file system, by its type (fs/super.c)
+	WAY_FAMILY,	// a netlink socket, by its family (net/netlink/af_netlink.c)
 	WAY_TRAIL,	// something that another module keeps of an open file or socket
 	WAY_OPENERS,	// all openers of a disk or partition, by their number
 };
@@ -197,6 +198,11 @@ struct inet_connection_sock {
 	struct tcp_ulp_ops *icsk_ulp_ops;
 };
 
+// net/netlink/af_netlink.h; it begins with its struct sock
+struct netlink_sock {
+	struct module *module;
+};
+
 struct tty_ldisc_ops {
 	char *name;
 	struct module *owner;
@@ -292,6 +298,7 @@ struct bpf_iter__task_vma {
 
 #define AF_INET 2
 #define AF_INET6 10
+#define AF_NETLINK 16
 #define SOCK_STREAM 1
 #define IPPROTO_TCP 6
 
@@ -418,6 +425,14 @@ static __always_inline void connection(struct seq_file *seq, struct sock *sk)
 	}
 }
 
+static __always_inline void netlink(struct seq_file *seq, struct netlink_sock *sk)
+{
+	__u32 *module = target(READ(sk, module));
+
+	if (module)
+		tell(seq, WAY_FAMILY, sk, module);
+}
+
 static __always_inline void note_sock(struct sock *sk)
 {
 	found.family = READ(sk, __sk_common.skc_family);
@@ -443,6 +458,8 @@ static __always_inline void socket(struct seq_file *seq, struct socket *sock)
 	if ((found.family == AF_INET || found.family == AF_INET6) && found.type == SOCK_STREAM &&
 	    found.protocol == IPPROTO_TCP)
 		connection(seq, sk);
+	if (found.family == AF_NETLINK)
+		netlink(seq, (void *)sk);
 }
 
 // inner_sock looks for a struct sock that begins what a driver keeps of an open

@@ -62,8 +62,9 @@ const (
 	HoldersWayWAY_LINE       HoldersWay = 7
 	HoldersWayWAY_TERMINAL   HoldersWay = 8
 	HoldersWayWAY_SUPERBLOCK HoldersWay = 9
-	HoldersWayWAY_TRAIL      HoldersWay = 10
-	HoldersWayWAY_OPENERS    HoldersWay = 11
+	HoldersWayWAY_FAMILY     HoldersWay = 10
+	HoldersWayWAY_TRAIL      HoldersWay = 11
+	HoldersWayWAY_OPENERS    HoldersWay = 12
 )
 
 // Names of all BPF objects in the ELF.

@@ -82,6 +82,17 @@ func (a *account) add(found []bpf.HoldersHolding) {
 	a.boundLoops()
 }
 
+// addFound takes what was found that no process leads to.
+func (a *account) addFound(list []*found) {
+	for _, f := range list {
+		h := &holder{target: uint32(f.target), facts: facts(f.Detail), Holder: f.Holder}
+		if len(f.facts) > 0 {
+			h.facts = []string{f.Detail + ": " + strings.Join(f.facts, ", ")}
+		}
+		a.order = append(a.order, h)
+	}
+}
+
 // one takes one thing that was found.
 func (a *account) one(r *bpf.HoldersHolding) {
 	key := holderKey{r.Target, r.Pid, r.File}
@@ -179,6 +190,8 @@ func factOf(r *bpf.HoldersHolding) string {
 		return "protocol " + name
 	case bpf.HoldersWayWAY_CONGESTION:
 		return "congestion control " + name
+	case bpf.HoldersWayWAY_FAMILY:
+		return fmt.Sprintf("netlink family %d", r.Protocol)
 	case bpf.HoldersWayWAY_UPPER:
 		return "upper-layer protocol " + name
 	case bpf.HoldersWayWAY_LINE:

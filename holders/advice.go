@@ -48,21 +48,37 @@ func catch(name string) string {
 
 // stepFor is how to free what one holder holds.
 func stepFor(h unload.Holder) string {
+	if h.PID == 0 {
+		return stepForKernel(h)
+	}
 	switch h.Kind {
-	case unload.HolderFD, unload.HolderMmap, unload.HolderSocket, unload.HolderTTY, unload.HolderSound, unload.HolderCrypto:
+	case unload.HolderFD, unload.HolderMmap, unload.HolderSocket, unload.HolderTTY, unload.HolderSound, unload.HolderCrypto, unload.HolderBPF:
 		return fmt.Sprintf("have process %d (%s) close %s, or end it", h.PID, h.Comm, h.Path)
-	case unload.HolderSwap:
-		return "swapoff " + quoted(h.Path)
-	case unload.HolderSelf:
-		return "losetup -d " + quoted(h.Path)
 	case unload.HolderMount:
-		if h.Path == "" {
-			return ""
-		}
 		if own, err := namespaceOf("/proc/self", "mnt"); err == nil && own == h.MountNS {
 			return "umount " + quoted(h.Path)
 		}
 		return fmt.Sprintf("nsenter -t %d -m umount %s", h.PID, quoted(h.Path))
+	}
+	return ""
+}
+
+// stepForKernel is how to free what no process holds.
+func stepForKernel(h unload.Holder) string {
+	switch h.Kind {
+	case unload.HolderSwap:
+		return "swapoff " + quoted(h.Path)
+	case unload.HolderSelf:
+		if strings.HasPrefix(h.Path, "/dev/dm-") {
+			return "dmsetup remove " + quoted(h.Path)
+		}
+		return "losetup -d " + quoted(h.Path)
+	case unload.HolderQdisc:
+		if h.Path == defaultQdisc {
+			return fmt.Sprintf("sysctl -w %s=pfifo_fast, or another one", h.Path)
+		}
+	case unload.HolderLivepatch:
+		return fmt.Sprintf("echo 0 > %s/enabled", h.Path)
 	}
 	return ""
 }
@@ -79,7 +95,7 @@ func quoted(word string) string {
 func (r root) hazards(name string) []string {
 	list := []string{}
 	for _, i := range r.interfaces(name) {
-		list = append(list, fmt.Sprintf("interface %s, which is up, would go", i))
+		list = append(list, wouldGo(i))
 	}
 	for _, d := range r.devices(name) {
 		list = append(list, fmt.Sprintf("device %s would lose its driver, and may have it loaded again", d))
@@ -89,6 +105,8 @@ func (r root) hazards(name string) []string {
 	}
 	return list
 }
+
+func wouldGo(name string) string { return fmt.Sprintf("interface %s, which is up, would go", name) }
 
 // interfaces are those that are up and whose device the module drives.
 func (r root) interfaces(name string) (up []string) {

@@ -13,8 +13,13 @@ import (
 // Finder finds holders, as often as it is asked.
 type Finder struct {
 	root
-	kernel  *kernel
-	trailed bool // the trails have been set
+	btf    string
+	kernel *kernel
+	search *search // nil: not prepared, or the kernel does not permit it
+	// searched and trailed say that it was tried to prepare that and the trails.
+	searched, trailed bool
+	// further says that it is looked for what takes more effort, too.
+	further bool
 	// Unable says why the kernel cannot be looked into; nil when it can. Without,
 	// only what the kernel tells everybody is known: dependents and the count.
 	Unable *object.Unable
@@ -24,7 +29,7 @@ type Finder struct {
 // the machine does not permit to look into the kernel, the finder says so in
 // Unable.
 func Open(btf string) (*Finder, error) {
-	f := &Finder{}
+	f := &Finder{btf: btf}
 	var err error
 	if f.kernel, err = openKernel(btf); err != nil {
 		f.kernel = nil
@@ -37,10 +42,14 @@ func Open(btf string) (*Finder, error) {
 
 // Close frees what looking needs.
 func (f *Finder) Close() error {
-	if f.kernel == nil {
-		return nil
+	var errs []error
+	if f.search != nil {
+		errs = append(errs, f.search.Close())
 	}
-	return f.kernel.close()
+	if f.kernel != nil {
+		errs = append(errs, f.kernel.close())
+	}
+	return errors.Join(errs...)
 }
 
 // looks is how often to look for a moment at which nothing changes.
@@ -59,10 +68,22 @@ func (f *Finder) Why(words []string) ([]unload.Why, error) {
 			names = append(names, name)
 		}
 	}
-	var list []unload.Why
+	list, err := f.lookOften(names)
+	if err != nil {
+		return nil, err
+	}
+	for i := range list {
+		if list[i].Unloadable {
+			list[i].Hazards = f.hazards(list[i].Module)
+		}
+	}
+	return list, nil
+}
+
+func (f *Finder) lookOften(names []string) (list []unload.Why, err error) {
+	f.further = false
 	for range looks {
 		var steady bool
-		var err error
 		if list, steady, err = f.look(names); err != nil {
 			return nil, err
 		}
@@ -80,11 +101,42 @@ func (f *Finder) Why(words []string) ([]unload.Why, error) {
 // lookFurther says whether to look again for what is only found with more effort.
 func (f *Finder) lookFurther(list []unload.Why) (again bool, err error) {
 	unexplained := func(w unload.Why) bool { return w.Unexplained > 0 }
-	if f.trailed || f.kernel == nil || !f.kernel.object.CanProbe || !slices.ContainsFunc(list, unexplained) {
+	if f.further || f.kernel == nil || !f.kernel.object.CanProbe || !slices.ContainsFunc(list, unexplained) {
 		return false, nil
 	}
+	f.canSearch() // without, more is missing
+	f.further = true
+	if f.trailed {
+		return true, nil
+	}
 	f.trailed = true
-	return f.kernel.followTrails()
+	return true, f.kernel.followTrails()
+}
+
+// canSearch prepares to follow the kernel's lists, once.
+func (f *Finder) canSearch() bool {
+	if f.searched || f.kernel == nil || !f.kernel.object.CanProbe {
+		return f.search != nil
+	}
+	f.searched = true
+	var err error
+	if f.search, err = openSearch(f.root, f.btf); err != nil {
+		f.kernel.lacks = append(f.kernel.lacks, fmt.Sprintf("qdiscs and what else only the kernel lists: %v", err))
+	}
+	return f.search != nil
+}
+
+// hazards are what would go wrong when a module that nobody holds is unloaded.
+func (f *Finder) hazards(name string) []string {
+	list := f.root.hazards(name)
+	if f.canSearch() {
+		for _, i := range f.search.interfaces(name) {
+			if hazard := wouldGo(i); !slices.Contains(list, hazard) {
+				list = append(list, hazard)
+			}
+		}
+	}
+	return list
 }
 
 // look looks once. steady says that nothing changed meanwhile.
@@ -102,6 +154,11 @@ func (f *Finder) look(names []string) (list []unload.Why, steady bool, err error
 		}
 		steady = whole
 		a.add(found)
+	}
+	if f.further && f.search != nil {
+		found, whole := f.search.look(names)
+		steady = steady && whole
+		a.addFound(found)
 	}
 	after, err := f.modules(names)
 	if err != nil {
@@ -163,12 +220,12 @@ func (f *Finder) why(m module, found []unload.Holder) (unload.Why, error) {
 		w.Missing = append(w.Missing, fmt.Sprintf("everything but modules: %s; %s", f.Unable.What, f.Unable.Remedy))
 	case w.Unexplained != 0:
 		w.Missing = append(w.Missing, f.kernel.lacks...)
+		if f.search != nil {
+			w.Missing = append(w.Missing, f.search.lacks()...)
+		}
 	}
 	if w.Unexplained < 0 {
 		w.Missing = append(w.Missing, "more was found than the kernel counts")
-	}
-	if w.Unloadable {
-		w.Hazards = f.hazards(m.name)
 	}
 	w.Advice = advice(w)
 	if w.Unexplained > 0 && f.Unable == nil {

@@ -55,7 +55,7 @@ func openKernel(btfFile string) (*kernel, error) {
 		k.lacks = append(k.lacks, "files that are mapped and not open: "+object.Shortly(err))
 	}
 	if !k.object.CanProbe {
-		k.lacks = append(k.lacks, "sockets, terminals, disks and mounts: the kernel is locked down (confidentiality)")
+		k.lacks = append(k.lacks, "sockets, terminals, disks, mounts and what only the kernel lists: it is locked down (confidentiality)")
 	} else if k.superblocks, err = k.object.Iterate(bpf.HoldersProgSuperblocks, "task"); err != nil {
 		k.lacks = append(k.lacks, "mounts: "+object.Shortly(err))
 	} else if k.disks, err = k.object.Iterate(bpf.HoldersProgDisks, "task"); err != nil {

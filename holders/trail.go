@@ -34,6 +34,8 @@ func trails() []trail {
 		{"snd_rawmidi", "snd_rawmidi_file", "rmidi.card.module", unload.HolderSound, "its sound card"},
 		{"snd_hwdep", "snd_hwdep", "card.module", unload.HolderSound, "its sound card"},
 		{"snd_timer", "snd_timer_user", "timeri.timer.module", unload.HolderSound, "its timer"},
+		// net/vmw_vsock/af_vsock.c, vsock_assign_transport
+		{"vsock", "vsock_sock", "transport.module", unload.HolderSocket, "its transport"},
 		// crypto/af_alg.c, alg_bind
 		{"af_alg", "alg_sock", "type.owner", unload.HolderCrypto, "its kind of algorithm"},
 	}
@@ -50,10 +52,9 @@ func trailOf(module string) trail {
 }
 
 // followTrails has the trails followed whose modules are loaded. That takes a while
-// to prepare, so it is left until something is not explained without. changed says
-// that there are any, or that there would be.
-func (k *kernel) followTrails() (changed bool, err error) {
-	before, found := len(k.lacks), false
+// to prepare, so it is left until something is not explained without.
+func (k *kernel) followTrails() error {
+	found := false
 	for _, t := range trails() {
 		if _, err := os.Stat("/sys/module/" + t.module); err != nil {
 			continue
@@ -70,11 +71,11 @@ func (k *kernel) followTrails() (changed bool, err error) {
 		var key [56]byte
 		copy(key[:len(key)-1], t.module)
 		if err := k.object.Maps[bpf.HoldersMapTrails].Put(key, value); err != nil {
-			return false, fmt.Errorf("setting trails: %w", err)
+			return fmt.Errorf("setting trails: %w", err)
 		}
 		found = true
 	}
-	return found || len(k.lacks) > before, k.object.Vars[bpf.HoldersVarHasTrails].Set(found)
+	return k.object.Vars[bpf.HoldersVarHasTrails].Set(found)
 }
 
 // resolve finds the offsets in the types of the module that is loaded.

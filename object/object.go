@@ -136,6 +136,23 @@ func (o *Object) Knows(name string) bool {
 	return err == nil
 }
 
+// Struct is a type of the kernel itself, of those that were named.
+func (o *Object) Struct(name string) (*btf.Struct, error) { return StructOf(o.types.Spec, name) }
+
+// StructOf finds a type where there may be several of a name: the first is taken.
+func StructOf(spec *btf.Spec, name string) (*btf.Struct, error) {
+	all, err := spec.AnyTypesByName(name)
+	if err != nil {
+		return nil, err
+	}
+	for _, typ := range all {
+		if s, ok := typ.(*btf.Struct); ok {
+			return s, nil
+		}
+	}
+	return nil, fmt.Errorf("%s: %w", name, btf.ErrNotFound)
+}
+
 // CreateMaps makes the maps and variables that the object's programs share. Their
 // specifications can be changed before.
 func (o *Object) CreateMaps() error {

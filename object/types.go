@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/cilium/ebpf/btf"
 )
@@ -34,6 +35,60 @@ func readKernelTypes(names map[string]bool) (*kernelTypes, error) {
 		return nil, fmt.Errorf("%s: %w", kernelTypesFile, err)
 	}
 	return t, nil
+}
+
+// ModuleTypes picks the types of the given names of a module that is loaded. The error
+// is fs.ErrNotExist when the kernel does not describe them (before 5.11).
+func ModuleTypes(module string, names ...string) (*btf.Spec, error) {
+	of, err := os.ReadFile("/sys/kernel/btf/" + module)
+	if err != nil {
+		return nil, err
+	}
+	kernel, err := os.ReadFile(kernelTypesFile)
+	if err != nil {
+		return nil, err
+	}
+	wanted := map[string]bool{}
+	for _, name := range names {
+		wanted[name] = true
+	}
+	var picked *kernelTypes
+	all, err := joined(kernel, of)
+	if err == nil {
+		picked, err = pickTypes(all, wanted)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the types of %s: %w", module, err)
+	}
+	return picked.Spec, nil
+}
+
+// joined puts the types of a module behind those of the kernel, from where their
+// numbers and the places of their names go on (kernel/bpf/btf.c, btf_parse_module).
+func joined(kernel, module []byte) ([]byte, error) {
+	base, err := readTypes(kernel)
+	if err != nil {
+		return nil, err
+	}
+	more, err := readTypes(module)
+	if err != nil {
+		return nil, err
+	}
+	list := slices.Concat(base.list, more.list)
+	return written(list, slices.Concat(base.names, more.names)), nil
+}
+
+// written is types in the form in which the kernel gives them.
+func written(list, names []byte) []byte {
+	header := make([]byte, btfHeader, btfHeader+len(list)+len(names))
+	put16, put := binary.NativeEndian.PutUint16, binary.NativeEndian.PutUint32
+	put16(header, btfMagic)
+	header[2] = 1 // BTF_VERSION
+	put(header[4:], btfHeader)
+	put(header[12:], uint32(len(list)))
+	put(header[16:], uint32(len(list)))
+	put(header[20:], uint32(len(names)))
+	return append(append(header, list...), names...)
 }
 
 var errNoTypes = errors.New("no types that make sense")
@@ -230,7 +285,6 @@ func (t *types) only(keep []bool) []byte {
 	w := &typesWriter{
 		types: t,
 		ids:   make([]uint32, len(t.at)),
-		list:  make([]byte, btfHeader),
 		names: []byte{0},
 		known: map[uint32]uint32{0: 0},
 	}
@@ -246,14 +300,7 @@ func (t *types) only(keep []bool) []byte {
 			w.add(uint32(id))
 		}
 	}
-	put16, put := binary.NativeEndian.PutUint16, binary.NativeEndian.PutUint32
-	put16(w.list, btfMagic)
-	w.list[2] = 1 // BTF_VERSION
-	put(w.list[4:], btfHeader)
-	put(w.list[12:], uint32(len(w.list)-btfHeader))
-	put(w.list[16:], uint32(len(w.list)-btfHeader))
-	put(w.list[20:], uint32(len(w.names)))
-	return append(w.list, w.names...)
+	return written(w.list, w.names)
 }
 
 // typesWriter gives types new numbers and names new places.

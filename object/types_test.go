@@ -146,3 +146,24 @@ func TestPickTypesDamaged(t *testing.T) {
 		}
 	}
 }
+
+// TestJoined reads the types of a module, whose numbers and names go on behind those of
+// the kernel.
+func TestJoined(t *testing.T) {
+	raw, _ := made(t, someTypes()...)
+	all, err := readTypes(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	half := all.at[len(all.at)/2]
+	again, err := joined(written(all.list[:half], all.names[:5]), written(all.list[half:], all.names[5:]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(raw, again); diff != "" {
+		t.Error(diff)
+	}
+	if _, err := joined(raw, raw[:10]); !errors.Is(err, errNoTypes) {
+		t.Errorf("what is no types: %v", err)
+	}
+}

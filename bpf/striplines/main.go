@@ -1,4 +1,4 @@
-// Striplines takes out of compiled BPF programs which line of the source each
+// Striplines takes out of the compiled BPF programs in a folder which line of the source each
 // instruction comes from. Nobody reads that but the kernel's verifier, for its log,
 // and to decode it takes a thirtieth of the time until a trace is ready.
 package main
@@ -10,10 +10,15 @@ import (
 	"errors"
 	"log"
 	"os"
+	"path/filepath"
 )
 
 func main() {
-	for _, file := range os.Args[1:] {
+	files, err := filepath.Glob(filepath.Join(os.Args[1], "*_bpfel.o"))
+	if err != nil || len(files) == 0 {
+		log.Fatalf("striplines: no objects in %s", os.Args[1])
+	}
+	for _, file := range files {
 		if err := strip(file); err != nil {
 			log.Fatalf("striplines: %s: %v", file, err)
 		}

@@ -34,9 +34,14 @@ func (l *Lab) AddPrograms(ctx context.Context, a *Initrd, spec TreeSpec, program
 // come before busybox's in the PATH. Users have these: they look at the count in
 // sysfs and refuse by themselves, which busybox does not.
 func (l *Lab) AddKmod(ctx context.Context, a *Initrd, k *Kernel) error {
-	spec := TreeSpec{Suite: toolSuite, Arch: k.Series.Arch, Packages: []string{"kmod"}}
-	return l.AddPrograms(ctx, a, spec, "/usr/sbin/modprobe", "/usr/sbin/rmmod", "/usr/sbin/insmod",
+	return l.AddTools(ctx, a, k, "kmod", "/usr/sbin/modprobe", "/usr/sbin/rmmod", "/usr/sbin/insmod",
 		"/usr/sbin/lsmod", "/usr/sbin/modinfo", "/usr/sbin/depmod", "/usr/bin/kmod")
+}
+
+// AddTools adds programs of a package of Debian's. They come before busybox's in the
+// PATH.
+func (l *Lab) AddTools(ctx context.Context, a *Initrd, k *Kernel, pkg string, programs ...string) error {
+	return l.AddPrograms(ctx, a, TreeSpec{Suite: toolSuite, Arch: k.Series.Arch, Packages: []string{pkg}}, programs...)
 }
 
 // closure adds files of a tree with what they are linked with.

@@ -37,7 +37,22 @@ func modules(k *lab.Kernel) []string {
 // heldModules are those that are brought into use and asked about. From 6.12 on,
 // Debian's kernels have fuse built in; those for arm64 lack n_hdlc.
 func heldModules(k *lab.Kernel) []string {
-	list := []string{"tcp_bbr", "ppp_generic", "vhost_net", "can_raw", "romfs", "algif_hash"}
+	list := []string{
+		"tcp_bbr", "ppp_generic", "vhost_net", "can_raw", "romfs", "algif_hash",
+		"sch_netem", "sch_prio", "sch_ingress", "sch_fq", "cls_flower", "act_mirred", "ah4",
+		"vsock_loopback", "tipc", "l2tp_ip", "xfrm_user", "sctp", "bridge", "veth",
+		"nft_ct", "nft_limit", "nft_chain_nat", "nft_masq", "nft_compat", "xt_conntrack", "iptable_filter",
+		"dm_crypt", "twofish_generic", "raid1", "btrfs",
+	}
+	if !strings.HasSuffix(k.Series.Name, "-7") { // of which it is no module there
+		list = append(list, "crc32c_generic")
+	}
+	if strings.HasSuffix(k.Series.Name, "-5.10") {
+		list = append(list, "nft_counter")
+	}
+	if strings.HasSuffix(k.Series.Name, "-5.10") || strings.HasSuffix(k.Series.Name, "-6.1") { // later it is built in
+		list = append(list, "ecb")
+	}
 	if k.Series.Arch != "arm64" {
 		list = append(list, "n_hdlc")
 	}
@@ -45,6 +60,30 @@ func heldModules(k *lab.Kernel) []string {
 		list = append(list, "fuse")
 	}
 	return list
+}
+
+// holders are the programs that bring modules into use.
+func holders(k *lab.Kernel) map[string][]string {
+	plugins := "/usr/lib/x86_64-linux-gnu/xtables/"
+	if k.Series.Arch == "arm64" {
+		plugins = "/usr/lib/aarch64-linux-gnu/xtables/"
+	}
+	return map[string][]string{
+		"iproute2":    {"/usr/bin/ip", "/usr/sbin/tc"},
+		"nftables":    {"/usr/sbin/nft"},
+		"iptables":    {"/usr/sbin/iptables-nft", "/usr/sbin/iptables-legacy", plugins + "libxt_conntrack.so", plugins + "libxt_standard.so"},
+		"dmsetup":     {"/usr/sbin/dmsetup"},
+		"btrfs-progs": {"/usr/sbin/mkfs.btrfs"},
+	}
+}
+
+func addTools(t *testing.T, l *lab.Lab, m lab.Machine, programs map[string][]string) {
+	t.Helper()
+	for pkg, paths := range programs {
+		if err := l.AddTools(t.Context(), m.Initrd, m.Kernel, pkg, paths...); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 const scenarios = "./test/scenarios"
@@ -64,10 +103,11 @@ func TestSpecialBoots(t *testing.T) {
 		what, test string
 		kernelArgs []string
 		modules    func(*lab.Kernel) []string
+		programs   func(*lab.Kernel) map[string][]string // by the package of Debian's that they are from
 	}{
 		{what: "lockdown", test: "TestLockedDown", kernelArgs: []string{"lockdown=confidentiality"}},
 		{what: "modules_disabled", test: "TestModulesDisabled"},
-		{what: "holders", test: "Test(Why|Refs)InTree", modules: heldModules},
+		{what: "holders", test: "Test(Why|Refs)InTree", modules: heldModules, programs: holders},
 	}
 	l.EachKernel(t, func(t *testing.T, k *lab.Kernel) {
 		for _, b := range boots {
@@ -78,6 +118,9 @@ func TestSpecialBoots(t *testing.T) {
 					if err := l.AddModules(t.Context(), m.Initrd, k, b.modules(k)...); err != nil {
 						t.Fatal(err)
 					}
+				}
+				if b.programs != nil {
+					addTools(t, l, m, b.programs(k))
 				}
 				m.Env = []string{"MODTRACE_SPECIAL=" + b.what}
 				m.Args = []string{"-test.run=^" + b.test + "$"}

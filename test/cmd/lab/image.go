@@ -17,6 +17,7 @@ import (
 type image struct {
 	add     []string
 	modules []string
+	program []string
 	kmod    bool
 	machine lab.Machine
 }
@@ -24,6 +25,7 @@ type image struct {
 func (i *image) flags(f *pflag.FlagSet) {
 	f.StringArrayVar(&i.add, "add", nil, "copy a file into the guest, `FILE:/path/in/guest`")
 	f.StringSliceVar(&i.modules, "module", nil, "give the guest this module of the kernel, with all that it needs")
+	f.StringArrayVar(&i.program, "program", nil, "give the guest a program of Debian's, `PACKAGE:/path`")
 	f.BoolVar(&i.kmod, "kmod", i.kmod, "give the guest Debian's modprobe and rmmod instead of busybox's")
 	f.StringArrayVar(&i.machine.KernelArgs, "append", nil, "add an argument to the kernel's command line")
 	f.IntVar(&i.machine.MemoryMB, "memory", 0, "memory in megabytes (default 1024)")
@@ -45,6 +47,12 @@ func (i *image) build(ctx context.Context, l *lab.Lab, k *lab.Kernel) (*lab.Init
 	if len(i.modules) > 0 {
 		if err := l.AddModules(ctx, a, k, i.modules...); err != nil {
 			return nil, err
+		}
+	}
+	for _, spec := range i.program {
+		name, path, _ := strings.Cut(spec, ":")
+		if err := l.AddTools(ctx, a, k, name, path); err != nil {
+			return nil, fmt.Errorf("--program %s: %w", spec, err)
 		}
 	}
 	for _, spec := range i.add {
