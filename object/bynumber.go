@@ -60,8 +60,8 @@ var attachTypes = map[string]ebpf.AttachType{
 	Iterator: ebpf.AttachTraceIter,
 }
 
-// linked is a program in the form that the kernel takes. Only one that calls
-// functions by their addresses needs to say of what types they are.
+// linked is a program in the form that the kernel takes, and of what types its
+// functions are, if that is needed.
 type linked struct {
 	code      []byte
 	functions []byte
@@ -103,7 +103,7 @@ func (o *Object) link(spec *ebpf.ProgramSpec) (*linked, error) {
 		}
 	}
 	l := &linked{}
-	if len(code.FunctionReferences()) > 0 {
+	if needsTypes(code) {
 		if err := l.describe(code); err != nil {
 			return nil, err
 		}
@@ -115,6 +115,20 @@ func (o *Object) link(spec *ebpf.ProgramSpec) (*linked, error) {
 	}
 	l.code = b.Bytes()
 	return l, nil
+}
+
+// needsTypes says whether a program is to be described to the kernel, which takes
+// time: it must be when it hands a function on, and had better be when it has a
+// global one, which is then verified once and by itself (Documentation/bpf/
+// verifier.rst).
+func needsTypes(code asm.Instructions) bool {
+	for i := range code {
+		f := btf.FuncMetadata(&code[i])
+		if code[i].IsLoadOfFunctionPointer() || i > 0 && f != nil && f.Linkage == btf.GlobalFunc {
+			return true
+		}
+	}
+	return false
 }
 
 // describe tells the kernel of what types the program's functions are.
