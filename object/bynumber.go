@@ -187,17 +187,13 @@ func loadProgram(name string, spec *ebpf.ProgramSpec, program *linked, at ebpf.A
 	}
 	pin.Pin(attr.code)
 	pin.Pin(attr.license)
-	var fd uintptr
-	errno := unix.EAGAIN
-	for errno == unix.EAGAIN { // a signal has interrupted the verifier
-		fd, _, errno = unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
-	}
-	if errno != 0 {
-		return nil, errno
-	}
-	prog, err := ebpf.NewProgramFromFD(int(fd))
+	fd, err := bpfCall(unix.BPF_PROG_LOAD, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
 	if err != nil {
-		return nil, errors.Join(err, unix.Close(int(fd)))
+		return nil, err
+	}
+	prog, err := ebpf.NewProgramFromFD(fd)
+	if err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
 	}
 	return prog, nil
 }

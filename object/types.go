@@ -26,7 +26,7 @@ type kernelTypes struct {
 // readKernelTypes reads the types of the given names, and those that are part of
 // them.
 func readKernelTypes(names map[string]bool) (*kernelTypes, error) {
-	raw, err := os.ReadFile(kernelTypesFile)
+	raw, err := rawTypes()
 	if err != nil {
 		return nil, err
 	}
@@ -44,7 +44,7 @@ func ModuleTypes(module string, names ...string) (*btf.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	kernel, err := os.ReadFile(kernelTypesFile)
+	kernel, err := rawTypes()
 	if err != nil {
 		return nil, err
 	}
