@@ -20,7 +20,7 @@ func machine(t *testing.T, l *lab.Lab, k *lab.Kernel) lab.Machine {
 	if err := l.AddKmod(t.Context(), m.Initrd, k); err != nil {
 		t.Fatal(err)
 	}
-	m.Timeout = 20 * time.Minute
+	m.Timeout = 40 * time.Minute
 	return m
 }
 

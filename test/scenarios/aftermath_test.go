@@ -50,25 +50,20 @@ func TestNotifiers(t *testing.T) {
 // that module.
 func TestLateNotifier(t *testing.T) {
 	_, byAddress := expected(t, guest(t))["the callbacks on the notifier chain, one by one"]
-	tr := trace(t)
-	fixture(t, "notifier", "sleep_ms=50")
-	fixture(t, "empty")
-	deleted(t, "empty")
-	deleted(t, "notifier")
-	for _, u := range tr.stop().unloads {
-		conserved(t, u)
-		notifiersAddUp(t, u.Notifiers, phase(t, u, unload.Notify))
-		slow := slowest(u.Notifiers)
-		late := u.Module == "empty" && byAddress // then it counts into the one before it
-		said := slices.ContainsFunc(u.Missing, func(m string) bool { return m == "1 callback on the notifier chain counts into the one before it" })
-		if late && slow.Exact || late != said || u.Complete == late {
-			t.Errorf("%s: the slowest is %+v, missing %q, complete %v", u.Module, slow, u.Missing, u.Complete)
-		}
+	script := "insmod /fixtures/notifier.ko sleep_ms=50 && insmod /fixtures/empty.ko && busybox rmmod empty"
+	u := run(t, "run", "--json", "--linger=0", "--", "sh", "-c", script).only(t)
+	conserved(t, u)
+	notifiersAddUp(t, u.Notifiers, phase(t, u, unload.Notify))
+	slow := slowest(u.Notifiers)
+	said := slices.Contains(u.Missing, "1 callback on the notifier chain counts into the one before it")
+	if byAddress == slow.Exact || byAddress != said || u.Complete == byAddress {
+		t.Errorf("the slowest is %+v, missing %q, complete %v", slow, u.Missing, u.Complete)
 	}
-	fixture(t, "notifier", "sleep_ms=1")
-	tr = trace(t)
 	deleted(t, "notifier")
-	if u := tr.stop().only(t); !u.Result.OK || !u.Complete {
+	fixture(t, "notifier", "sleep_ms=1")
+	tr := trace(t)
+	deleted(t, "notifier")
+	if u = tr.stop().only(t); !u.Result.OK || !u.Complete {
 		t.Errorf("%+v, missing %q", u.Result, u.Missing)
 	}
 }

@@ -56,6 +56,9 @@ func convoyed(t *testing.T, series string, last bool) bool {
 	}
 	r := tr.stop()
 	if diff := cmp.Diff([]string{"empty", "leak"}, names(r.unloads)); diff != "" {
+		if !last && len(r.unloads) == 2 {
+			return false
+		}
 		t.Fatalf("unloads (-want +got):\n%s", diff)
 	}
 	slow, late := r.unloads[0], r.unloads[1]
