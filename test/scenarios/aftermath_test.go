@@ -21,28 +21,39 @@ func TestNotifiers(t *testing.T) {
 	removed(t, "notifier")
 	for how, flags := range mechanisms() {
 		t.Run(how, func(t *testing.T) {
-			fixture(t, "empty")
-			args := append([]string{"run", "--json", "--linger=0"}, flags...)
-			u := run(t, append(args, "--", "busybox", "rmmod", "empty")...).only(t)
-			conserved(t, u)
-			notify := phase(t, u, unload.Notify)
-			notifiersAddUp(t, u.Notifiers, notify)
-			slow := slowest(u.Notifiers)
-			if slow.Callback != "slow_going" || slow.Module != "notifier" || !slow.Exact {
-				t.Errorf("the slowest is %+v of %+v", slow, u.Notifiers)
+			const tries = 3 // as in TestCausesTakeTheirTime
+			agree := false
+			for i := 0; i < tries && !agree; i++ {
+				agree = compareNotifier(t, flags)
 			}
-			took := measured(t, "notifier: slow_ns=")["slow"]
-			slack := max(took/20, int64(2*time.Millisecond))
-			for _, w := range notify.Waits {
-				if w.Cause == unload.CausePreempted {
-					slack += w.Duration
-				}
-			}
-			if d := slow.Duration - took; d < -slack || d > slack {
-				t.Errorf("%d ns by the module, %d reported", took, slow.Duration)
+			if !agree {
+				t.Errorf("in none of %d unloads was it near what the module measured", tries)
 			}
 		})
 	}
+}
+
+// compareNotifier says whether a callback took as long as its module measured.
+func compareNotifier(t *testing.T, flags []string) bool {
+	t.Helper()
+	fixture(t, "empty")
+	args := append([]string{"run", "--json", "--linger=0"}, flags...)
+	u := run(t, append(args, "--", "busybox", "rmmod", "empty")...).only(t)
+	conserved(t, u)
+	notify := phase(t, u, unload.Notify)
+	notifiersAddUp(t, u.Notifiers, notify)
+	slow := slowest(u.Notifiers)
+	if slow.Callback != "slow_going" || slow.Module != "notifier" || !slow.Exact {
+		t.Errorf("the slowest is %+v of %+v", slow, u.Notifiers)
+	}
+	var preempted int64
+	for _, w := range notify.Waits {
+		if w.Cause == unload.CausePreempted {
+			preempted += w.Duration
+		}
+	}
+	took := measured(t, "notifier: slow_ns=")["slow"]
+	return near(t, "slow_going", slow.Duration, took) || near(t, "slow_going, less the waits for a CPU", slow.Duration-preempted, took)
 }
 
 // TestLateNotifier has a callback that comes on the chain after modtrace: it is seen,
