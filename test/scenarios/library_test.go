@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/sys/unix"
 
+	"github.com/modtrace/modtrace/test/lab/inguest"
 	"github.com/modtrace/modtrace/tracer"
 	"github.com/modtrace/modtrace/unload"
 )
@@ -205,19 +205,15 @@ func TestLibraryTooLate(t *testing.T) {
 	balanced(t, tr.Stats(), 0)
 	closed(t, tr)
 
-	fixture(t, "slow", "sleep_ms=5000")
+	setToHang(t, "completion")
 	gone := make(chan error, 1)
-	go func() { gone <- unix.DeleteModule("slow", unix.O_NONBLOCK) }()
-	awaitState(t, "slow", "going")
+	go func() { gone <- inguest.Unload("hang") }()
+	awaitState(t, "hang", "going")
 	late := start(t.Context(), t)
 	seen := collect(late)
-	select {
-	case err := <-gone:
-		t.Errorf("the unload (error %v) ended before tracing began", err)
-	default:
-		if err := <-gone; err != nil {
-			t.Errorf("unloading slow: %v", err)
-		}
+	inguest.SetParam(t, "release", "go", "1")
+	if err := <-gone; err != nil {
+		t.Error(err)
 	}
 	if err := late.Stop(); err != nil {
 		t.Error(err)
