@@ -54,6 +54,9 @@ struct record {
 
 struct record record;
 
+// The only task to be told of, 0: all.
+__u32 only_tid;
+
 // Where a lock has its owner and the first who waits for it, or the list of those.
 struct lock_layout {
 	__u32 owner, waiters;
@@ -245,7 +248,7 @@ int tasks(struct bpf_iter__task *ctx)
 	struct task_struct___seen *seen;
 	long size;
 
-	if (!task)
+	if (!task || (only_tid && (__u32)task->pid != only_tid))
 		return 0;
 	lay_out();
 	__builtin_memset(r, 0, sizeof(*r) - sizeof(r->stack));

@@ -59,6 +59,7 @@ const (
 	TaskVarAsked       = "asked"
 	TaskVarCanProbe    = "can_probe"
 	TaskVarMutexLayout = "mutex_layout"
+	TaskVarOnlyTid     = "only_tid"
 	TaskVarRecord      = "record"
 	TaskVarRwsemLayout = "rwsem_layout"
 )
@@ -122,6 +123,7 @@ type TaskVariableSpecs struct {
 	Asked       *ebpf.VariableSpec `ebpf:"asked"`
 	CanProbe    *ebpf.VariableSpec `ebpf:"can_probe"`
 	MutexLayout *ebpf.VariableSpec `ebpf:"mutex_layout"`
+	OnlyTid     *ebpf.VariableSpec `ebpf:"only_tid"`
 	Record      *ebpf.VariableSpec `ebpf:"record"`
 	RwsemLayout *ebpf.VariableSpec `ebpf:"rwsem_layout"`
 }
@@ -159,6 +161,7 @@ type TaskVariables struct {
 	Asked       *ebpf.Variable `ebpf:"asked"`
 	CanProbe    *ebpf.Variable `ebpf:"can_probe"`
 	MutexLayout *ebpf.Variable `ebpf:"mutex_layout"`
+	OnlyTid     *ebpf.Variable `ebpf:"only_tid"`
 	Record      *ebpf.Variable `ebpf:"record"`
 	RwsemLayout *ebpf.Variable `ebpf:"rwsem_layout"`
 }

@@ -167,34 +167,71 @@ func (r *taskReader) tasks(only int) (list []task, now uint64, err error) {
 	nap := unix.NsecToTimespec(1e6)
 	_ = unix.Nanosleep(&nap, nil)
 
-	seq, err := r.iter.Open()
-	if err != nil {
-		return nil, 0, fmt.Errorf("reading tasks: %w", err)
-	}
-	defer seq.Close()
-	raw, err := io.ReadAll(seq)
-	if err != nil {
-		return nil, 0, fmt.Errorf("reading tasks: %w", err)
-	}
 	self := unix.Gettid()
-	for len(raw) > 0 {
-		var record bpf.TaskRecord
-		var frames []uint64
-		if frames, raw, err = decodeTask(raw, &record); err != nil {
-			return nil, 0, err
+	all, err := r.read(func(tid int) bool { return only == everybody || tid == only || tid == self })
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, t := range all {
+		if t.tid == self {
+			now = t.arrived
 		}
-		if int(record.Tid) == self {
-			now = record.Arrived
-		}
-		if only == everybody || int(record.Tid) == only {
-			list = append(list, r.task(&record, frames))
+		if only == everybody || t.tid == only {
+			list = append(list, t)
 		}
 	}
 	if only == everybody {
 		list = withMissing(list)
+		r.readMissing(list)
 	}
 	r.findLocks(list)
 	return list, now, nil
+}
+
+// read reads those that are wanted of what the iterator gives.
+func (r *taskReader) read(wanted func(tid int) bool) (list []task, err error) {
+	seq, err := r.iter.Open()
+	if err != nil {
+		return nil, fmt.Errorf("reading tasks: %w", err)
+	}
+	defer seq.Close()
+	raw, err := io.ReadAll(seq)
+	if err != nil {
+		return nil, fmt.Errorf("reading tasks: %w", err)
+	}
+	for len(raw) > 0 {
+		var record bpf.TaskRecord
+		var frames []uint64
+		if frames, raw, err = decodeTask(raw, &record); err != nil {
+			return nil, err
+		}
+		if wanted(int(record.Tid)) {
+			list = append(list, r.task(&record, frames))
+		}
+	}
+	return list, nil
+}
+
+// maxMissing bounds how many tasks are read one at a time.
+const maxMissing = 32
+
+// readMissing reads those by themselves that the iterator has left out: /proc does not
+// say all that is looked for.
+func (r *taskReader) readMissing(list []task) {
+	only, n := r.loader.Vars[bpf.TaskVarOnlyTid], 0
+	for i := range list {
+		if list[i].self != 0 || n == maxMissing {
+			continue
+		}
+		n++
+		if only.Set(uint32(list[i].tid)) != nil {
+			return
+		}
+		if one, err := r.read(func(int) bool { return true }); err == nil && len(one) == 1 {
+			list[i] = one[0]
+		}
+	}
+	_ = only.Set(uint32(everybody)) // it could be set before
 }
 
 // decodeTask takes the first task off raw.
