@@ -33,7 +33,7 @@ lab: ## boot every kernel of the matrix and run the scenarios in it
 # Three machines at once keep two processors busy; with more, the clocks of the
 # guests fall behind.
 matrix:
-	MODTRACE_LAB=1 $(GO) test -count=1 ./test/matrix -v -parallel 3 -timeout 80m
+	MODTRACE_LAB=1 $(GO) test -count=1 ./test/matrix -v -parallel 2 -timeout 80m
 
 budget:
 	MODTRACE_LAB=1 $(GO) test -count=1 ./test/bench -v -timeout 60m
