@@ -14,5 +14,3 @@ package modtrace
 //go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -go-package bpf -output-dir bpf -output-stem memory -target amd64,arm64 Memory bpf/memory.bpf.c -- -O2 -g -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parameter -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu
 
 //go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -go-package bpf -output-dir bpf -output-stem ledger -target amd64,arm64 -type event -type event_kind -type loss -type page Ledger bpf/ledger.bpf.c -- -O2 -g -mcpu=v3 -Wall -Wextra -Werror -Wno-unused-parameter -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu
-
-//go:generate go run ./bpf/striplines bpf
