@@ -63,7 +63,7 @@ func openKernel(module string, o Options) (*kernel, error) {
 	var failed error
 	reason := ""
 	for _, w := range ways() {
-		if !allowed(w.mechanism, o.Mechanisms) {
+		if !object.Allowed(w.mechanism, o.Mechanisms) {
 			continue
 		}
 		k, err := openBy(w, module, o)
@@ -79,15 +79,6 @@ func openKernel(module string, o Options) (*kernel, error) {
 		return nil, unable
 	}
 	return nil, object.Explain("attaching to the tracepoints module_get and module_put", failed)
-}
-
-func allowed(mechanism string, only []string) bool {
-	for _, m := range only {
-		if m == mechanism {
-			return true
-		}
-	}
-	return len(only) == 0
 }
 
 func openBy(w way, module string, o Options) (_ *kernel, err error) {
@@ -297,9 +288,7 @@ func (k *kernel) lost() map[string]int64 {
 // missed is how often the kernel did not run a program.
 func (k *kernel) missed() (n int64) {
 	for _, p := range k.programs {
-		if s, err := p.Stats(); err == nil {
-			n += int64(s.RecursionMisses)
-		}
+		n += object.Misses(p)
 	}
 	return n
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -37,6 +38,12 @@ type Candidate struct {
 	// OnChain says that Function is a notifier chain, to each of whose callbacks the
 	// program is attached.
 	OnChain bool
+}
+
+// Allowed says whether a mechanism is among those that may be used: all are when none
+// is named.
+func Allowed(mechanism string, only []string) bool {
+	return len(only) == 0 || slices.Contains(only, mechanism)
 }
 
 // Target is the name under which the kernel's types know what c attaches to.
@@ -209,6 +216,15 @@ func Attach(c Candidate, prog *ebpf.Program) (link.Link, error) {
 	default:
 		return link.AttachTracing(link.TracingOptions{Program: prog})
 	}
+}
+
+// Misses is how often the kernel did not run a program, 0 where it does not say.
+func Misses(p *ebpf.Program) int64 {
+	s, err := p.Stats()
+	if err != nil {
+		return 0
+	}
+	return int64(s.RecursionMisses)
 }
 
 // Iterate loads and attaches a program that goes over all objects of a kind

@@ -93,7 +93,7 @@ func predict(o Options) Plan {
 // likely is the first candidate that the kernel seems to have.
 func (l *loader) likely(h hook, symbols map[string]bool, only []string) int {
 	for i, c := range h.candidates {
-		if !allowed(c.Mechanism, only) || c.NotWith != "" && l.Typed && l.Knows(c.NotWith) {
+		if !object.Allowed(c.Mechanism, only) || c.NotWith != "" && l.Typed && l.Knows(c.NotWith) {
 			continue
 		}
 		switch c.Mechanism {

@@ -153,7 +153,7 @@ func (l *loader) double(t *try) error {
 		return nil
 	}
 	for _, spare := range doubles(t.hook.boundary) {
-		if !allowed(spare.Mechanism, t.only) {
+		if !object.Allowed(spare.Mechanism, t.only) {
 			continue
 		}
 		p, err := l.Load(spare)
@@ -182,23 +182,15 @@ type double struct{ first, second *ebpf.Program }
 // bound.
 func (l *loader) missed() (total int64) {
 	for _, p := range l.programs {
-		n := misses(p)
+		n := object.Misses(p)
 		for _, d := range l.doubles {
 			if d.first == p {
-				n = min(n, misses(d.second))
+				n = min(n, object.Misses(d.second))
 			}
 		}
 		total += n
 	}
 	return total
-}
-
-func misses(p *ebpf.Program) int64 {
-	s, err := p.Stats()
-	if err != nil {
-		return 0
-	}
-	return int64(s.RecursionMisses)
 }
 
 // asker gives the means to name kernel addresses.

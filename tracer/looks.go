@@ -1,8 +1,6 @@
 package tracer
 
 import (
-	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -85,8 +83,8 @@ func (l *lookers) pause() time.Duration {
 
 // exists says whether there is a process of that number which has not ended.
 func exists(pid int) bool {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	return err == nil && !strings.Contains(string(b), ") Z ")
+	state := stateOf(pid)
+	return state != "" && state != "Z"
 }
 
 // removed are the modules that a command line asks to be unloaded, if it is one that

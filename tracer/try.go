@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -34,7 +33,7 @@ type try struct {
 func (t *try) load() bool {
 	for t.next++; t.next < len(t.hook.candidates); t.next++ {
 		c := t.hook.candidates[t.next]
-		if !allowed(c.Mechanism, t.only) {
+		if !object.Allowed(c.Mechanism, t.only) {
 			t.reasons = append(t.reasons, c.Mechanism+" not wanted")
 			continue
 		}
@@ -84,10 +83,6 @@ func (t *try) planned() unload.Hook {
 		settle(&p, t.hook, t.next, strings.Join(t.reasons, "; "))
 	}
 	return p
-}
-
-func allowed(mechanism string, only []string) bool {
-	return len(only) == 0 || slices.Contains(only, mechanism)
 }
 
 // loadCandidate loads a program, and finds the chain that it is for.

@@ -15,6 +15,7 @@ import (
 	"github.com/modtrace/modtrace/holders"
 	"github.com/modtrace/modtrace/ledger"
 	"github.com/modtrace/modtrace/object"
+	"github.com/modtrace/modtrace/output"
 	"github.com/modtrace/modtrace/unload"
 )
 
@@ -172,22 +173,12 @@ func (w *watching) again() error {
 func (w *watching) tell(l unload.Ledger) error {
 	w.told = l.Balance.Gets + l.Balance.Puts
 	w.records += 1 + int64(len(l.Entries))
-	for _, r := range w.reports {
-		if err := r.Ledger(l); err != nil {
-			return unwritable(err)
-		}
-	}
-	return nil
+	return w.each(func(r output.Report) error { return r.Ledger(l) })
 }
 
 func (w *watching) ref(ref unload.Ref) error {
 	w.records++
-	for _, r := range w.reports {
-		if err := r.Ref(ref); err != nil {
-			return unwritable(err)
-		}
-	}
-	return nil
+	return w.each(func(r output.Report) error { return r.Ref(ref) })
 }
 
 func (w *watching) trailer() error {
@@ -195,12 +186,7 @@ func (w *watching) trailer() error {
 	t := unload.Trailer{
 		Type: unload.TypeTrailer, Records: w.records, LostEvents: w.stats.Lost, MissedProbes: w.stats.Missed, Ended: time.Now().UTC(),
 	}
-	for _, r := range w.reports {
-		if err := r.Trailer(t); err != nil {
-			return unwritable(err)
-		}
-	}
-	return nil
+	return w.each(func(r output.Report) error { return r.Trailer(t) })
 }
 
 // verdict is the exit status for what was seen, by --strict.
