@@ -2,6 +2,7 @@ package scenarios
 
 import (
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -25,7 +26,9 @@ func heldInside(series string) []heldInTree {
 	}
 	list = append(list, heldInTree{module: "tipc", use: useRawTracepoint, refs: 1, kind: unload.HolderBPF, path: "lab_point", detail: "is attached to a tracepoint of it"})
 	if !strings.HasPrefix(series, "arm64") { // of which Debian has none there
-		list = append(list, heldInTree{module: "scsi_debug", loads: []string{"sd_mod", "scsi_debug"}, use: opensSoon("/dev/sda"), refs: 1, kind: unload.HolderBlock, path: "/dev/sda", detail: "a disk of its host adapter", typed: 1})
+		// 7.3's second host of a boot gets no disks: a workqueue of the first is left behind.
+		stays := strings.HasSuffix(series, "-7")
+		list = append(list, heldInTree{module: "scsi_debug", stays: stays, loads: []string{"sd_mod", "scsi_debug"}, use: useDisk, refs: 1, kind: unload.HolderBlock, path: "/dev/sd", detail: "a disk of its host adapter", typed: 1})
 	}
 	if !strings.HasSuffix(series, "-5.10") { // where BPF knows no functions of modules
 		list = append(list, heldInTree{module: "dummy", use: useFentry, refs: 1, kind: unload.HolderBPF, path: "lab_entry", detail: "function of it"})
@@ -85,15 +88,19 @@ func useBtrfs(t *testing.T) {
 	t.Cleanup(func() { must(t, "umount", "/tmp/btrfs") })
 }
 
-// opensSoon opens what comes a while after its driver.
-func opensSoon(path string) func(*testing.T) {
-	return func(t *testing.T) {
-		await(t, path, func() bool {
-			_, err := os.Stat(path)
-			return err == nil
-		})
-		open(t, path, os.O_RDONLY)
-	}
+// useDisk opens the disk of scsi_debug, which comes a while after its driver, and not
+// always by the same name.
+func useDisk(t *testing.T) {
+	var found []string
+	await(t, "a disk", func() (ok bool) {
+		found, _ = filepath.Glob("/sys/bus/pseudo/devices/adapter*/host*/target*/*/block/sd*") // the pattern is a good one
+		return len(found) > 0
+	})
+	await(t, "its node", func() bool {
+		_, err := os.Stat("/dev/" + filepath.Base(found[0]))
+		return err == nil
+	})
+	open(t, "/dev/"+filepath.Base(found[0]), os.O_RDONLY)
 }
 
 // program makes a BPF program that does nothing.
