@@ -88,10 +88,14 @@ func TestFiftyAtOnce(t *testing.T) {
 }
 
 // TestTwoThousandInARow loads and unloads a module over and over: each unload
-// is reported once, and modtrace does not grow (S14).
+// is reported once, and modtrace does not grow (S14). In full it is done on the kernel
+// that is measured most and on the newest; it takes minutes.
 func TestTwoThousandInARow(t *testing.T) {
 	series := guest(t)
-	const rounds, settled = 2000, 500
+	rounds, settled := 2000, 500
+	if series != "amd64-6.12" && series != "amd64-7" {
+		rounds = 750
+	}
 	ko, err := os.ReadFile("/fixtures/empty.ko")
 	if err != nil {
 		t.Fatal(err)
@@ -111,7 +115,7 @@ func TestTwoThousandInARow(t *testing.T) {
 	}
 	late := resident(t, tr.cmd.Process.Pid)
 	r := tr.stop()
-	if len(r.unloads) != rounds || r.trailer.Records != rounds || r.trailer.Incomplete != 0 || r.lost() != 0 {
+	if len(r.unloads) != rounds || r.trailer.Records != int64(rounds) || r.trailer.Incomplete != 0 || r.lost() != 0 {
 		t.Errorf("%d unloads reported of %d; trailer %+v", len(r.unloads), rounds, r.trailer)
 	}
 	// Where tasks are preempted inside the kernel, a program is skipped now and then
