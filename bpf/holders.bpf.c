@@ -60,6 +60,8 @@ enum way {
 	WAY_FAMILY,	// a netlink socket, by its family (net/netlink/af_netlink.c)
 	WAY_TRAIL,	// something that another module keeps of an open file or socket
 	WAY_OPENERS,	// all openers of a disk or partition, by their number
+	WAY_UNOWNED,	// an open file whose operations are a module's and name no owner
+	WAY_SOUGHT,	// an open file of one of the objects that are sought: no reference
 };
 
 enum via {
@@ -90,6 +92,28 @@ struct holding {
 
 struct holding found;
 
+// Where operations that name no owner are looked for: the memory of a module, when one
+// is asked about that nobody holds.
+#define SPANS 8
+
+struct span {
+	__u64 from, to;
+};
+
+struct span spans[SPANS];
+
+static __always_inline bool in_spans(const void *address)
+{
+	bool in = false;
+
+	for (int i = 0; i < SPANS; i++)
+		in |= (__u64)address - spans[i].from < spans[i].to - spans[i].from;
+	return in;
+}
+
+// The private data by which open files are sought.
+const void *sought[2];
+
 // For the Go side, which takes only types that are used.
 const enum way *unused_way __attribute__((unused));
 const enum via *unused_via __attribute__((unused));
@@ -110,18 +134,38 @@ struct inode {
 	unsigned short i_mode;
 	struct list_head i_sb_list;
 	struct cdev *i_cdev;
+	unsigned long i_ino;
 };
 
 struct address_space {
 	struct inode *host;
 };
 
+struct path {
+	struct vfsmount *mnt;
+	struct dentry *dentry;
+};
+
 struct file {
 	struct file_operations *f_op;
 	struct inode *f_inode;
 	struct address_space *f_mapping;
+	struct path f_path;
 	unsigned int f_mode;
 	void *private_data;
+};
+
+// Since 6.13, and before (include/linux/file_ref.h).
+typedef struct {
+	atomic_long_t refcnt;
+} file_ref_t___since;
+
+struct file___since {
+	file_ref_t___since f_ref;
+};
+
+struct file___before {
+	atomic_long_t f_count;
 };
 
 struct block_device_operations {
@@ -247,11 +291,37 @@ struct vm_area_struct {
 };
 
 struct vfsmount {
+	struct dentry *mnt_root;
 	struct super_block *mnt_sb;
 };
 
-struct path {
-	struct vfsmount *mnt;
+// fs/mount.h
+struct mount {
+	struct mount *mnt_parent;
+	struct dentry *mnt_mountpoint;
+	struct vfsmount mnt;
+};
+
+struct dentry_operations {
+	void *d_dname;
+};
+
+struct qstr {
+	__u32 len;
+	const unsigned char *name;
+};
+
+struct hlist_bl_node {
+	struct hlist_bl_node **pprev;
+};
+
+struct dentry {
+	struct dentry *d_parent;
+	struct hlist_bl_node d_hash;
+	struct qstr d_name;
+	struct inode *d_inode;
+	struct dentry_operations *d_op;
+	struct super_block *d_sb;
 };
 
 struct fs_struct {
@@ -340,6 +410,8 @@ static __always_inline __u32 *owned(struct module *owner)
 // How many were sent for the task at hand: there is room for 256 (kernel/bpf/
 // bpf_iter.c, bpf_seq_read).
 __u32 sent;
+
+static const __u32 first_target;
 
 // tell sends that a module is held.
 static __always_inline void tell(struct seq_file *seq, enum way way, void *object,
@@ -570,6 +642,10 @@ static __always_inline void look(struct seq_file *seq, struct file *file)
 	module = target(READ(ops, owner));
 	if (module)
 		tell(seq, WAY_FILE, file, module);
+	else if (spans[0].to && in_spans(ops) && !READ(ops, owner))
+		tell(seq, WAY_UNOWNED, file, &first_target);
+	if (private && (private == sought[0] || private == sought[1]))
+		tell(seq, WAY_SOUGHT, file, &first_target);
 	if (has_trails)
 		follow(seq, READ(ops, owner), file, private);
 	switch (READ(inode, i_mode) & S_IFMT) {
@@ -815,6 +891,101 @@ int disks(struct bpf_iter__task *ctx)
 		disk_of(ctx->meta->seq,
 			(void *)next_disk - bpf_core_field_offset(struct inode, i_sb_list));
 		next_disk = READ(next_disk, next);
+	}
+	return 0;
+}
+
+#define PATH_SIZE 256
+#define NAME_SIZE 256  // include/uapi/linux/limits.h, NAME_MAX, and a slash
+#define MOST_NAMES 100 // of which a path is made, mounts included
+
+// named is where an open file is.
+struct named {
+	__u64 inode;			  // its number
+	__u32 begins;			  // where in the path
+	__u32 whole;			  // the path goes up to the root
+	__u32 made_up;			  // the file system makes up what is read in /proc
+	__u32 deleted;			  // it is in no directory any more
+	__u32 closed;			  // nobody has it open any more
+	__u8 type[16];			  // of the file system
+	__u8 path[PATH_SIZE + NAME_SIZE]; // up to PATH_SIZE
+};
+
+struct named named;
+
+const struct named *unused_named __attribute__((unused));
+
+// closed says whether a file was closed by all who had it open. Since 6.13 the first
+// reference counts as 0, and a negative number means that there is none.
+static __always_inline bool closed(struct file *file)
+{
+	struct file___since *since = (void *)file;
+
+	if (bpf_core_field_exists(since->f_ref))
+		return READ(since, f_ref.refcnt.counter) < 0;
+	return !READ((struct file___before *)file, f_count.counter);
+}
+
+// up writes the name of an entry before what there is of the path, if there is room.
+static __always_inline bool up(struct dentry *dentry)
+{
+	__u32 size = READ(dentry, d_name.len) & (NAME_SIZE - 1);
+	__u32 at = named.begins - size - 1;
+
+	if (at >= PATH_SIZE)
+		return false;
+	barrier_var(at); // or the compiler checks a copy, of which the verifier knows nothing
+	at &= PATH_SIZE - 1;
+	named.begins = at;
+	named.path[at] = '/';
+	bpf_probe_read_kernel(&named.path[at + 1], size, READ(dentry, d_name.name));
+	return true;
+}
+
+// name finds out where an open file is, from the entry of its directory up to the root
+// of its mount namespace (fs/d_path.c). The kernel tells that in /proc as well, but holds
+// the file meanwhile: one that is closed in that moment stays open a little longer, and
+// its module with it. It is run when the reader asks (Documentation/bpf/bpf_prog_run.rst),
+// with the file's address.
+SEC("raw_tp")
+int name(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct file *file = (void *)ctx->args[0];
+	struct dentry *dentry = READ(file, f_path.dentry);
+	struct vfsmount *mnt = READ(file, f_path.mnt);
+	struct super_block *sb = READ(dentry, d_sb);
+	struct file_system_type *type = READ(sb, s_type);
+	struct inode *inode = READ(dentry, d_inode);
+	struct dentry_operations *ops = READ(dentry, d_op);
+
+	named.begins = PATH_SIZE;
+	named.whole = 0;
+	named.closed = closed(file);
+	named.inode = READ(inode, i_ino);
+	named.made_up = READ(ops, d_dname) != NULL;
+	named.deleted = !READ(dentry, d_hash.pprev) && READ(dentry, d_parent) != dentry;
+	bpf_probe_read_kernel_str(named.type, sizeof(named.type), READ(type, name));
+	if (named.made_up)
+		up(dentry);
+	for (int i = 0; i < MOST_NAMES && !named.made_up; i++) {
+		struct dentry *parent = READ(dentry, d_parent);
+
+		if (dentry == READ(mnt, mnt_root)) {
+			struct mount *mount =
+				(void *)mnt - bpf_core_field_offset(struct mount, mnt);
+			struct mount *above = READ(mount, mnt_parent);
+
+			if (!above || above == mount) {
+				named.whole = 1;
+				break;
+			}
+			dentry = READ(mount, mnt_mountpoint);
+			mnt = (void *)above + bpf_core_field_offset(struct mount, mnt);
+			continue;
+		}
+		if (!parent || parent == dentry || !up(dentry))
+			break;
+		dentry = parent;
 	}
 	return 0;
 }

@@ -35,6 +35,25 @@ type HoldersHolding struct {
 	Name       [32]uint8
 }
 
+type HoldersNamed struct {
+	_       structs.HostLayout
+	Inode   uint64
+	Begins  uint32
+	Whole   uint32
+	MadeUp  uint32
+	Deleted uint32
+	Closed  uint32
+	Type    [16]uint8
+	Path    [512]uint8
+	_       [4]byte
+}
+
+type HoldersSpan struct {
+	_    structs.HostLayout
+	From uint64
+	To   uint64
+}
+
 type HoldersTrail struct {
 	_      structs.HostLayout
 	Steps  uint32
@@ -65,6 +84,8 @@ const (
 	HoldersWayWAY_FAMILY     HoldersWay = 10
 	HoldersWayWAY_TRAIL      HoldersWay = 11
 	HoldersWayWAY_OPENERS    HoldersWay = 12
+	HoldersWayWAY_UNOWNED    HoldersWay = 13
+	HoldersWayWAY_SOUGHT     HoldersWay = 14
 )
 
 // Names of all BPF objects in the ELF.
@@ -77,6 +98,7 @@ const (
 	HoldersProgDisks          = "disks"
 	HoldersProgFiles          = "files"
 	HoldersProgMappings       = "mappings"
+	HoldersProgName           = "name"
 	HoldersProgSuperblocks    = "superblocks"
 	HoldersVarCanProbe        = "can_probe"
 	HoldersVarFirstSuperblock = "first_superblock"
@@ -84,10 +106,14 @@ const (
 	HoldersVarFromDescriptor  = "from_descriptor"
 	HoldersVarHasTrails       = "has_trails"
 	HoldersVarLastDisk        = "last_disk"
+	HoldersVarNamed           = "named"
 	HoldersVarNextDescriptor  = "next_descriptor"
 	HoldersVarNextDisk        = "next_disk"
 	HoldersVarNextSuperblock  = "next_superblock"
 	HoldersVarSent            = "sent"
+	HoldersVarSought          = "sought"
+	HoldersVarSpans           = "spans"
+	HoldersVarUnusedNamed     = "unused_named"
 	HoldersVarUnusedVia       = "unused_via"
 	HoldersVarUnusedWay       = "unused_way"
 )
@@ -138,6 +164,7 @@ type HoldersProgramSpecs struct {
 	Disks       *ebpf.ProgramSpec `ebpf:"disks"`
 	Files       *ebpf.ProgramSpec `ebpf:"files"`
 	Mappings    *ebpf.ProgramSpec `ebpf:"mappings"`
+	Name        *ebpf.ProgramSpec `ebpf:"name"`
 	Superblocks *ebpf.ProgramSpec `ebpf:"superblocks"`
 }
 
@@ -159,10 +186,14 @@ type HoldersVariableSpecs struct {
 	FromDescriptor  *ebpf.VariableSpec `ebpf:"from_descriptor"`
 	HasTrails       *ebpf.VariableSpec `ebpf:"has_trails"`
 	LastDisk        *ebpf.VariableSpec `ebpf:"last_disk"`
+	Named           *ebpf.VariableSpec `ebpf:"named"`
 	NextDescriptor  *ebpf.VariableSpec `ebpf:"next_descriptor"`
 	NextDisk        *ebpf.VariableSpec `ebpf:"next_disk"`
 	NextSuperblock  *ebpf.VariableSpec `ebpf:"next_superblock"`
 	Sent            *ebpf.VariableSpec `ebpf:"sent"`
+	Sought          *ebpf.VariableSpec `ebpf:"sought"`
+	Spans           *ebpf.VariableSpec `ebpf:"spans"`
+	UnusedNamed     *ebpf.VariableSpec `ebpf:"unused_named"`
 	UnusedVia       *ebpf.VariableSpec `ebpf:"unused_via"`
 	UnusedWay       *ebpf.VariableSpec `ebpf:"unused_way"`
 }
@@ -208,10 +239,14 @@ type HoldersVariables struct {
 	FromDescriptor  *ebpf.Variable `ebpf:"from_descriptor"`
 	HasTrails       *ebpf.Variable `ebpf:"has_trails"`
 	LastDisk        *ebpf.Variable `ebpf:"last_disk"`
+	Named           *ebpf.Variable `ebpf:"named"`
 	NextDescriptor  *ebpf.Variable `ebpf:"next_descriptor"`
 	NextDisk        *ebpf.Variable `ebpf:"next_disk"`
 	NextSuperblock  *ebpf.Variable `ebpf:"next_superblock"`
 	Sent            *ebpf.Variable `ebpf:"sent"`
+	Sought          *ebpf.Variable `ebpf:"sought"`
+	Spans           *ebpf.Variable `ebpf:"spans"`
+	UnusedNamed     *ebpf.Variable `ebpf:"unused_named"`
 	UnusedVia       *ebpf.Variable `ebpf:"unused_via"`
 	UnusedWay       *ebpf.Variable `ebpf:"unused_way"`
 }
@@ -224,6 +259,7 @@ type HoldersPrograms struct {
 	Disks       *ebpf.Program `ebpf:"disks"`
 	Files       *ebpf.Program `ebpf:"files"`
 	Mappings    *ebpf.Program `ebpf:"mappings"`
+	Name        *ebpf.Program `ebpf:"name"`
 	Superblocks *ebpf.Program `ebpf:"superblocks"`
 }
 
@@ -233,6 +269,7 @@ func (p *HoldersPrograms) Close() error {
 		p.Disks,
 		p.Files,
 		p.Mappings,
+		p.Name,
 		p.Superblocks,
 	)
 }

@@ -17,6 +17,7 @@ import (
 // to one of them: a file that several processes have open is one reference.
 type account struct {
 	root
+	place  func(file uint64) (string, error) // where an open file is; nil: /proc tells
 	names  []string
 	self   int // this process
 	taken  map[reference]bool
@@ -132,7 +133,7 @@ func (a *account) describe(r *bpf.HoldersHolding) *holder {
 	switch bpf.HoldersVia(r.Via) {
 	case bpf.HoldersViaVIA_DESCRIPTOR:
 		h.FD = int(r.Descriptor)
-		h.Path, err = a.pathOf(h.PID, int(r.Tid), h.FD)
+		h.Path, err = a.whereIs(r)
 	case bpf.HoldersViaVIA_MAPPING:
 		h.Path, err = a.mappedAt(h.PID, r.Start)
 	default:
@@ -145,6 +146,17 @@ func (a *account) describe(r *bpf.HoldersHolding) *holder {
 	h.Cgroup = a.cgroupOf(h.PID)
 	h.Container = containerOf(h.Cgroup)
 	return h
+}
+
+// whereIs is the path of an open file, or errGone.
+func (a *account) whereIs(r *bpf.HoldersHolding) (string, error) {
+	if a.place == nil {
+		return a.pathOf(int(r.Pid), int(r.Tid), int(r.Descriptor))
+	}
+	if !a.lives(int(r.Pid), int(r.Tid)) {
+		return "", errGone
+	}
+	return a.place(r.File)
 }
 
 // describeMount says where a file system is mounted.

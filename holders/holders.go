@@ -120,7 +120,7 @@ func (f *Finder) canSearch() bool {
 	}
 	f.searched = true
 	var err error
-	if f.search, err = openSearch(f.root, f.btf); err != nil {
+	if f.search, err = openSearch(f.root, f.btf, f.kernel.openers); err != nil {
 		f.kernel.lacks = append(f.kernel.lacks, fmt.Sprintf("qdiscs and what else only the kernel lists: %v", err))
 	}
 	return f.search != nil
@@ -135,6 +135,32 @@ func (f *Finder) hazards(name string) []string {
 				list = append(list, hazard)
 			}
 		}
+		list = append(list, f.unowned(name)...)
+	}
+	return list
+}
+
+// maxUnowned bounds how many open files are named.
+const maxUnowned = 8
+
+// unowned are the open files that do not hold the module although their operations are
+// its own: whoever uses them once it is gone jumps into nothing.
+func (f *Finder) unowned(name string) (list []string) {
+	found, err := f.kernel.unowned(f.search.findSpans(name))
+	if err != nil {
+		return nil // only a warning is lost
+	}
+	a := f.newAccount([]string{name})
+	for i := range found {
+		h := a.describe(&found[i])
+		hazard := fmt.Sprintf("process %d (%s) has %s open without holding the module: unloading it would crash whoever uses that", h.PID, h.Comm, h.Path)
+		if h.gone || h.PID == a.self || slices.Contains(list, hazard) {
+			continue
+		}
+		if len(list) == maxUnowned {
+			return append(list, "more files are open that do not hold it")
+		}
+		list = append(list, hazard)
 	}
 	return list
 }
@@ -145,7 +171,7 @@ func (f *Finder) look(names []string) (list []unload.Why, steady bool, err error
 	if err != nil {
 		return nil, false, err
 	}
-	a := newAccount(f.root, names)
+	a := f.newAccount(names)
 	steady = true
 	if f.kernel != nil {
 		found, whole, err := f.kernel.look(names)
@@ -174,6 +200,14 @@ func (f *Finder) look(names []string) (list []unload.Why, steady bool, err error
 		list = append(list, w)
 	}
 	return list, steady && !a.gone, nil
+}
+
+func (f *Finder) newAccount(names []string) *account {
+	a := newAccount(f.root, names)
+	if f.kernel != nil && f.kernel.name != nil {
+		a.place = f.kernel.path
+	}
+	return a
 }
 
 func (f *Finder) modules(names []string) ([]module, error) {

@@ -3,9 +3,12 @@ package holders
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"github.com/modtrace/modtrace/bpf"
 	"github.com/modtrace/modtrace/object"
@@ -17,6 +20,8 @@ type kernel struct {
 	// descriptors goes over open files without holding any; files, which does, is for
 	// kernels that cannot (before 5.17) or do not permit that.
 	descriptors, files *link.Iter
+	// name finds out where a file is, without holding it either.
+	name               *ebpf.Program
 	mappings           *link.Iter
 	superblocks, disks *link.Iter
 	lacks              []string // in words, what this kernel does not show
@@ -45,7 +50,11 @@ func openKernel(btfFile string) (*kernel, error) {
 	if k.object.CanProbe {
 		k.descriptors, _ = k.object.Iterate(bpf.HoldersProgDescriptors, "task") // there is another way
 	}
-	if k.descriptors == nil {
+	if k.descriptors != nil {
+		if k.name, err = k.object.Load(object.Candidate{Program: bpf.HoldersProgName, Mechanism: object.Run}); err != nil {
+			return nil, errors.Join(object.Explain("finding out where open files are", err), k.close())
+		}
+	} else {
 		if k.files, err = k.object.Iterate(bpf.HoldersProgFiles, "task_file"); err != nil {
 			return nil, errors.Join(object.Explain("looking through open files", err), k.close())
 		}
@@ -65,7 +74,13 @@ func openKernel(btfFile string) (*kernel, error) {
 	return k, nil
 }
 
-func (k *kernel) close() error { return k.object.Close() }
+func (k *kernel) close() error {
+	err := k.object.Close()
+	if k.name != nil {
+		err = errors.Join(err, k.name.Close())
+	}
+	return err
+}
 
 // ask says which modules are looked for, by their place in the list.
 func (k *kernel) ask(names []string) error {
@@ -135,6 +150,79 @@ func (k *kernel) lookThroughFiles() (found []bpf.HoldersHolding, err error) {
 	}
 	return found, nil
 }
+
+// unowned gives the open files whose operations lie in a module's memory and name no
+// owner, so that they do not hold it.
+func (k *kernel) unowned(in []span) (found []bpf.HoldersHolding, err error) {
+	var spans, none [8]bpf.HoldersSpan // SPANS
+	for i, s := range in[:min(len(in), len(spans))] {
+		spans[i].From, spans[i].To = s.from, s.to
+	}
+	return k.only(bpf.HoldersWayWAY_UNOWNED, bpf.HoldersVarSpans, &spans, &none)
+}
+
+// openers gives the open files of a BPF program or of its link, by their addresses.
+func (k *kernel) openers(program, link uint64) (found []bpf.HoldersHolding, err error) {
+	return k.only(bpf.HoldersWayWAY_SOUGHT, bpf.HoldersVarSought, &[2]uint64{program, link}, &[2]uint64{})
+}
+
+// only gives the open files that are found in one way when a variable says what to look
+// for.
+func (k *kernel) only(way bpf.HoldersWay, variable string, wanted, nothing any) (found []bpf.HoldersHolding, err error) {
+	v := k.object.Vars[variable]
+	if err := v.Set(wanted); err != nil {
+		return nil, fmt.Errorf("looking through files: %w", err)
+	}
+	defer func() { err = errors.Join(err, v.Set(nothing)) }()
+	all, err := k.lookThroughFiles()
+	return slices.DeleteFunc(all, func(r bpf.HoldersHolding) bool { return bpf.HoldersWay(r.Way) != way }), err
+}
+
+// path is where an open file is, in the words of /proc (fs/d_path.c). It is errGone when
+// everybody has closed it.
+func (k *kernel) path(file uint64) (string, error) {
+	if _, err := k.name.Run(&ebpf.RunOptions{Context: []uint64{file, 0}}); err != nil {
+		return "", fmt.Errorf("finding out where a file is: %w", err)
+	}
+	var n bpf.HoldersNamed
+	if err := k.object.Vars[bpf.HoldersVarNamed].Get(&n); err != nil {
+		return "", fmt.Errorf("finding out where a file is: %w", err)
+	}
+	if n.Closed != 0 {
+		return "", errGone
+	}
+	return pathOfNamed(&n), nil
+}
+
+// pathOfNamed writes down what was found out. Names that a file system makes up are
+// made here again.
+func pathOfNamed(n *bpf.HoldersNamed) string {
+	path := string(n.Path[min(n.Begins, pathSize):pathSize])
+	if n.MadeUp != 0 {
+		switch name, typ := strings.TrimPrefix(path, "/"), unix.ByteSliceToString(n.Type[:]); typ {
+		case "sockfs":
+			return fmt.Sprintf("socket:[%d]", n.Inode)
+		case "pipefs":
+			return fmt.Sprintf("pipe:[%d]", n.Inode)
+		case "anon_inodefs":
+			return "anon_inode:" + name
+		default:
+			return typ + ":" + name
+		}
+	}
+	switch {
+	case n.Whole == 0:
+		path = "..." + path
+	case path == "":
+		path = "/"
+	}
+	if n.Deleted != 0 {
+		path += " (deleted)"
+	}
+	return path
+}
+
+const pathSize = 256 // PATH_SIZE
 
 // lookForMounts follows the list of superblocks, and that of disks, which it leads
 // to. whole is false when one was not followed to its end, since it changed.

@@ -1,6 +1,7 @@
 package holders
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,7 +13,18 @@ import (
 // errGone says that what was found is not there any more.
 var errGone = errors.New("gone meanwhile")
 
-// pathOf is what a descriptor leads to. A thread may have descriptors of its own.
+// lives says whether a thread has not ended: one that has ended has nothing open.
+func (r root) lives(pid, tid int) bool {
+	stat, err := os.ReadFile(r.path("proc", fmt.Sprint(pid), "task", fmt.Sprint(tid), "stat"))
+	if err != nil {
+		return false
+	}
+	_, state, found := strings.Cut(string(stat[bytes.LastIndexByte(stat, ')')+1:]), " ")
+	return found && !strings.HasPrefix(state, "Z") && !strings.HasPrefix(state, "X")
+}
+
+// pathOf is what a descriptor leads to. A thread may have descriptors of its own. The
+// kernel holds the file while it is asked.
 func (r root) pathOf(pid, tid, descriptor int) (string, error) {
 	path, err := os.Readlink(r.path("proc", fmt.Sprint(pid), "task", fmt.Sprint(tid), "fd", fmt.Sprint(descriptor)))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -1,12 +1,9 @@
 package holders
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -71,7 +68,7 @@ func (s *search) opened(fd int) memory.Value {
 // program holds the module whose function it was loaded for (kernel/bpf/verifier.c,
 // bpf_check_attach_target; since 6.3), and those whose variables and functions it uses.
 func (s *search) program(aux memory.Value) {
-	held := func(owner, by uint64, what string) { s.holdBPF(owner, by, aux, what) }
+	held := func(owner, by uint64, what string) { s.holdBPF(owner, by, aux, 0, what) }
 	if s.Knows("bpf_prog_aux", "mod") {
 		held(aux.Uint("mod"), aux.Address, "is for a function of it")
 	}
@@ -108,73 +105,44 @@ func (s *search) link(object uint64) {
 		at := s.At("bpf_raw_tp_link", object).Uint("btp")
 		for target, name := range s.names {
 			if within(s.spansOf(name), at) {
-				s.holdTarget(target, object, s.byBPF(aux, "is attached to a tracepoint of it"))
+				s.holdTarget(target, object, s.byBPF(aux, object, "is attached to a tracepoint of it"))
 			}
 		}
 	case tracing:
 		if s.Knows("bpf_trampoline", "mod") {
 			shared := s.At("bpf_tracing_link", object).Follow("trampoline", "bpf_trampoline")
-			s.holdBPF(shared.Uint("mod"), shared.Address, aux, "is attached to a function of it")
+			s.holdBPF(shared.Uint("mod"), shared.Address, aux, object, "is attached to a function of it")
 		}
 	case kprobeMulti:
 		multi := s.At("bpf_kprobe_multi_link", object)
 		for i, owner := range s.Pointers(multi.Uint("mods"), int(min(multi.Uint("mods_cnt"), 1<<10))) {
-			s.holdBPF(owner, object+uint64(i), aux, "is attached to functions of it")
+			s.holdBPF(owner, object+uint64(i), aux, object, "is attached to functions of it")
 		}
 	}
 }
 
-func (s *search) holdBPF(owner, by uint64, aux memory.Value, what string) {
+func (s *search) holdBPF(owner, by uint64, aux memory.Value, link uint64, what string) {
 	if target := s.target(owner); target >= 0 {
-		s.holdTarget(target, by, s.byBPF(aux, what))
+		s.holdTarget(target, by, s.byBPF(aux, link, what))
 	}
 }
 
-// byBPF is a BPF program, with somebody who has it open.
-func (s *search) byBPF(aux memory.Value, what string) unload.Holder {
+// byBPF is a BPF program, with somebody who has it or its link open.
+func (s *search) byBPF(aux memory.Value, link uint64, what string) unload.Holder {
 	h := unload.Holder{
 		Kind: unload.HolderBPF, Path: aux.Text("name"),
 		Detail: fmt.Sprintf("BPF program %d, %s", aux.Uint("id"), what),
 	}
-	if h.PID = s.openedBy(aux.Uint("id")); h.PID != 0 {
-		h.Comm = commOf(s.path("proc", strconv.Itoa(h.PID)))
-		h.Cgroup = s.cgroupOf(h.PID)
-		h.Container = containerOf(h.Cgroup)
+	open, err := s.openers(aux.Uint("prog"), link)
+	if err != nil {
+		s.unseen = append(s.unseen, fmt.Sprintf("who has BPF program %d open: %v", aux.Uint("id"), err))
+	}
+	for _, r := range open {
+		if pid := int(r.Pid); pid != os.Getpid() {
+			h.PID, h.Comm, h.Cgroup = pid, unix.ByteSliceToString(r.Comm[:]), s.cgroupOf(pid)
+			h.Container = containerOf(h.Cgroup)
+			break
+		}
 	}
 	return h
-}
-
-// openedBy is a process that has a BPF program open, or a link of it (proc(5),
-// /proc/PID/fdinfo); 0 if there is none, as when it is kept in a file of /sys/fs/bpf.
-func (s *search) openedBy(program uint64) (pid int) {
-	processes, err := filepath.Glob(s.path("proc", "[0-9]*"))
-	if err != nil {
-		return 0
-	}
-	for _, dir := range processes {
-		pid, err := strconv.Atoi(filepath.Base(dir))
-		if err == nil && pid != os.Getpid() && hasProgram(dir, program) {
-			return pid
-		}
-	}
-	return 0
-}
-
-func hasProgram(dir string, program uint64) bool {
-	files, err := os.ReadDir(filepath.Join(dir, "fd"))
-	if err != nil {
-		return false // it has ended, or may not be looked at
-	}
-	line := fmt.Appendf(nil, "\nprog_id:\t%d\n", program)
-	for _, f := range files {
-		target, err := os.Readlink(filepath.Join(dir, "fd", f.Name()))
-		if err != nil || target != "anon_inode:bpf-prog" && target != "anon_inode:bpf_link" {
-			continue
-		}
-		info, err := os.ReadFile(filepath.Join(dir, "fdinfo", f.Name()))
-		if err == nil && bytes.Contains(info, line) {
-			return true
-		}
-	}
-	return false
 }

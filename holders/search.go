@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/modtrace/modtrace/bpf"
 	"github.com/modtrace/modtrace/memory"
 	"github.com/modtrace/modtrace/unload"
 )
@@ -19,6 +20,7 @@ import (
 type search struct {
 	root
 	*memory.Memory
+	openers   func(program, link uint64) ([]bpf.HoldersHolding, error)
 	lacking   []string          // in words, what the kernel does not show
 	unseen    []string          // in words, what was not looked at this time
 	described map[string]bool   // modules whose types are known
@@ -76,12 +78,12 @@ type describer struct {
 
 func describers() []describer { return slices.Concat(netfilterTypes(), xtablesTypes(), driverTypes()) }
 
-func openSearch(r root, btfFile string) (*search, error) {
+func openSearch(r root, btfFile string, openers func(program, link uint64) ([]bpf.HoldersHolding, error)) (*search, error) {
 	m, err := memory.Open(btfFile, searched()...)
 	if err != nil {
 		return nil, err
 	}
-	return &search{root: r, Memory: m, described: map[string]bool{}}, nil
+	return &search{root: r, Memory: m, openers: openers, described: map[string]bool{}}, nil
 }
 
 // describe makes the types known of those modules by which the ones that are asked

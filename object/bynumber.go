@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -148,7 +149,9 @@ type programAttributes struct {
 	instructions uint32
 	code         unsafe.Pointer
 	license      unsafe.Pointer
-	log          [4]uint32 // level, size, address
+	logLevel     uint32
+	logSize      uint32
+	log          unsafe.Pointer
 	kernel       uint32
 	flags        uint32
 	name         [unix.BPF_OBJ_NAME_LEN]byte
@@ -188,6 +191,9 @@ func loadProgram(name string, spec *ebpf.ProgramSpec, program *linked, at ebpf.A
 	pin.Pin(attr.code)
 	pin.Pin(attr.license)
 	fd, err := bpfCall(unix.BPF_PROG_LOAD, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
+	if errors.Is(err, unix.EACCES) {
+		return nil, rejected(&attr, err)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -196,4 +202,22 @@ func loadProgram(name string, spec *ebpf.ProgramSpec, program *linked, at ebpf.A
 		return nil, errors.Join(err, unix.Close(fd))
 	}
 	return prog, nil
+}
+
+// rejected tells a program that the verifier does not accept from one that this process
+// may not load, both of which the kernel may answer with EACCES: only the verifier has
+// something to say.
+func rejected(attr *programAttributes, why error) error {
+	log := make([]byte, 1<<20)
+	var pin runtime.Pinner
+	defer pin.Unpin()
+	pin.Pin(&log[0])
+	attr.logLevel, attr.logSize, attr.log = 1, uint32(len(log)), unsafe.Pointer(&log[0])
+	if fd, err := bpfCall(unix.BPF_PROG_LOAD, unsafe.Pointer(attr), unsafe.Sizeof(*attr)); err == nil {
+		return errors.Join(why, unix.Close(fd))
+	}
+	if text := strings.TrimSpace(unix.ByteSliceToString(log)); text != "" {
+		return &ebpf.VerifierError{Cause: why, Log: strings.Split(text, "\n")}
+	}
+	return why
 }

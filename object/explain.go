@@ -15,7 +15,8 @@ import (
 func Explain(what string, err error) error {
 	u := &Unable{What: "failed " + what, Err: err}
 	mode := Lockdown()
-	denied := errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)
+	var verifier *ebpf.VerifierError
+	denied := (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)) && !errors.As(err, &verifier)
 	switch {
 	case mode == confidentiality || denied && mode == "integrity":
 		u.Why = "the kernel is locked down (" + mode + ") and does not permit it"

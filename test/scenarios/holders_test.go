@@ -2,6 +2,7 @@ package scenarios
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -348,22 +349,16 @@ func TestWhyUnprivileged(t *testing.T) {
 // that it would have had, and nobody is blamed who is gone (S0).
 func TestWhyChangesNothing(t *testing.T) {
 	series := guest(t)
+	// There, the kernel's own way to go over files holds each for a moment.
+	holds := strings.HasSuffix(series, "-5.10")
 	stop := time.Now().Add(8 * time.Second)
-	asked := make(chan int)
-	go func() {
-		n := 0
-		for time.Now().Before(stop) {
-			r := run(t, "why", "--json", "busy", "empty")
-			if r.code != 0 && r.code != 10 && r.code != 11 && r.code != 13 || r.stderr != "" {
-				t.Errorf("exit %d: %s", r.code, r.stderr)
-			}
-			n++
-		}
-		asked <- n
-	}()
+	asked := askOften(t, "busy", "empty")
 	rounds := 0
 	for time.Now().Before(stop) {
 		fixture(t, "busy")
+		if opened, held := openAndClose(t, "/dev/busy", "busy"); held > 0 && !holds {
+			t.Errorf("still held in %d of %d cases when it had been closed", held, opened)
+		}
 		child := exec.Command("sh", "-c", "exec 7</dev/busy; exit 0")
 		if err := child.Run(); err != nil {
 			t.Errorf("opening: %v", err)
@@ -376,8 +371,7 @@ func TestWhyChangesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 		err := inguest.Unload("busy")
-		for end := time.Now().Add(time.Second); strings.HasSuffix(series, "-5.10") && err != nil && time.Now().Before(end); {
-			// There, the kernel's own way to go over files holds each for a moment.
+		for end := time.Now().Add(time.Second); holds && err != nil && time.Now().Before(end); {
 			err = inguest.Unload("busy")
 		}
 		if err != nil {
@@ -385,7 +379,80 @@ func TestWhyChangesNothing(t *testing.T) {
 		}
 		rounds++
 	}
-	t.Logf("%d rounds while it was asked %d times", rounds, <-asked)
+	t.Logf("%d rounds while it was asked %d times", rounds, asked())
+}
+
+// openAndClose opens and closes a node for a while, and tells how often its module was
+// held when it had been closed.
+func openAndClose(t *testing.T, node, module string) (opened, held int) {
+	t.Helper()
+	for end := time.Now().Add(200 * time.Millisecond); time.Now().Before(end); opened++ {
+		f, err := os.Open(node)
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(opened%50) * 20 * time.Microsecond)
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if count, _ := loaded(t, module); count != 0 {
+			held++
+		}
+	}
+	return opened, held
+}
+
+// TestWhyAsksForNoDescriptor names an open file although its descriptor cannot be looked
+// at in /proc: there the kernel holds the file while it is asked, and one that is closed
+// in that moment holds its module a little longer (fs/proc/fd.c, proc_fd_link).
+func TestWhyAsksForNoDescriptor(t *testing.T) {
+	if strings.HasSuffix(guest(t), "-5.10") {
+		t.Skip("there, the kernel's own way to go over files holds each for a moment: the README says so")
+	}
+	fixture(t, "busy")
+	removed(t, "busy")
+	f := open(t, "/dev/busy", os.O_RDONLY)
+	if err := unix.Mount("none", fmt.Sprintf("/proc/%d/task/%[1]d/fd", os.Getpid()), "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Unmount(fmt.Sprintf("/proc/%d/task/%[1]d/fd", os.Getpid()), 0); err != nil {
+			t.Error(err)
+		}
+	}()
+	if r, w := whyOne(t, "busy"); r.code != 10 || len(w.Holders) != 1 || w.Holders[0].FD != int(f.Fd()) || w.Holders[0].Path != "/dev/busy" {
+		t.Errorf("exit %d, %+v", r.code, w)
+	}
+}
+
+// askOften has a process of its own ask why over and over: one that is forked off this
+// one would have its files open until it runs something else. It gives a function that
+// ends that, and tells how often it was.
+func askOften(t *testing.T, modules ...string) (stop func() int) {
+	t.Helper()
+	script := `trap 'exit 0' TERM; while :; do "$@" >/dev/null 2>/tmp/err; echo $?; cat /tmp/err; done`
+	cmd := exec.CommandContext(t.Context(), "sh", slices.Concat([]string{"-c", script, "sh", modtrace, "why", "--json"}, modules)...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return func() int {
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Error(err)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("asking: %v", err)
+		}
+		answers := strings.Fields(out.String())
+		for _, a := range answers {
+			if !slices.Contains([]string{"0", "10", "11", "13"}, a) {
+				t.Errorf("exit status or message %q", a)
+			}
+		}
+		return len(answers)
+	}
 }
 
 // TestRefusalNamesHolders unloads what is in use: the report of the refusal says who
@@ -517,6 +584,26 @@ func TestWhyManyFiles(t *testing.T) {
 	}
 	if memory[2] > memory[0]+memory[0]/4 {
 		t.Errorf("memory grows with the number of files: %v kB", memory)
+	}
+}
+
+// TestWhyUnowned has a file open whose operations name no owner: nothing forbids to
+// unload the module, and why warns of it (S12).
+func TestWhyUnowned(t *testing.T) {
+	guest(t)
+	fixture(t, "busy", "owner=0")
+	removed(t, "busy")
+	if r, w := whyOne(t, "busy"); r.code != 0 || len(w.Hazards) != 0 {
+		t.Errorf("before it is open: exit %d, hazards %q", r.code, w.Hazards)
+	}
+	open(t, "/dev/busy", os.O_RDONLY)
+	want := fmt.Sprintf("process %d (%s) has /dev/busy open without holding the module: unloading it would crash whoever uses that",
+		os.Getpid(), strings.TrimSpace(readFile(t, "/proc/self/comm")))
+	if r, w := whyOne(t, "busy"); r.code != 0 || !slices.Equal(w.Hazards, []string{want}) {
+		t.Errorf("exit %d, hazards %q, want %q", r.code, w.Hazards, want)
+	}
+	if table := run(t, "why", "busy").stdout; !strings.Contains(oneLine(table), want) {
+		t.Errorf("no %q in:\n%s", want, table)
 	}
 }
 
