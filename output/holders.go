@@ -2,7 +2,6 @@ package output
 
 import (
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -114,20 +113,20 @@ func (s screen) holder(h unload.Holder) string {
 // byProcess brings together what one process holds, in the order in which the
 // processes come.
 func byProcess(list []unload.Holder) []unload.Holder {
-	first := map[int]int{}
-	for i, h := range list {
-		if _, ok := first[h.PID]; !ok {
-			first[h.PID] = i
-		}
+	of := map[int][]unload.Holder{}
+	for _, h := range list {
+		of[h.PID] = append(of[h.PID], h)
 	}
-	sorted := slices.Clone(list)
-	slices.SortStableFunc(sorted, func(a, b unload.Holder) int {
-		if a.PID == 0 || b.PID == 0 {
-			return 0
+	together := make([]unload.Holder, 0, len(list))
+	for _, h := range list {
+		if h.PID == 0 {
+			together = append(together, h)
+			continue
 		}
-		return first[a.PID] - first[b.PID]
-	})
-	return sorted
+		together = append(together, of[h.PID]...)
+		delete(of, h.PID)
+	}
+	return together
 }
 
 // refusedFor lays out who held a module that was refused for that.

@@ -400,3 +400,14 @@ func TestWorking(t *testing.T) {
 		}
 	}
 }
+
+// TestByProcess brings together what a process holds, and leaves the kernel's where it is.
+func TestByProcess(t *testing.T) {
+	var got []int
+	for _, h := range byProcess([]unload.Holder{{PID: 2, FD: 1}, {FD: 2}, {PID: 1, FD: 3}, {PID: 2, FD: 4}, {FD: 5}, {PID: 1, FD: 6}}) {
+		got = append(got, h.FD)
+	}
+	if want := []int{1, 4, 2, 3, 6, 5}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
