@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/modtrace/modtrace/bpf"
+	"github.com/modtrace/modtrace/procfs"
 	"github.com/modtrace/modtrace/unload"
 )
 
@@ -143,7 +144,7 @@ func (a *account) describe(r *bpf.HoldersHolding) *holder {
 	if h.gone = errors.Is(err, errGone); h.gone {
 		a.gone = true
 	}
-	h.Cgroup = a.cgroupOf(h.PID)
+	h.Cgroup = procfs.Cgroup(a.path("proc", fmt.Sprint(h.PID)))
 	h.Container = containerOf(h.Cgroup)
 	return h
 }
@@ -168,7 +169,7 @@ func (a *account) describeMount(h *holder, r *bpf.HoldersHolding) {
 	}
 	m := places[0]
 	h.PID, h.Comm, h.Path, h.MountNS = m.pid, m.comm, m.path, m.namespace
-	h.Cgroup = a.cgroupOf(h.PID)
+	h.Cgroup = procfs.Cgroup(a.path("proc", fmt.Sprint(h.PID)))
 	h.Container = containerOf(h.Cgroup)
 	if more := len(places) - 1; more > 0 {
 		h.facts = append(h.facts, fmt.Sprintf("and in %d more places", more))

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"github.com/modtrace/modtrace/procfs"
 )
 
 // mount is a place at which a file system is mounted.
@@ -41,7 +43,7 @@ func (r root) mounts(devices map[uint32]bool) map[uint32][]mount {
 		seen[ns] = true
 		for device, paths := range mountPoints(dir, devices) {
 			for _, path := range paths {
-				found[device] = append(found[device], mount{ns, pid, commOf(dir), path})
+				found[device] = append(found[device], mount{ns, pid, procfs.Comm(dir), path})
 			}
 		}
 	}
@@ -55,14 +57,6 @@ func namespaceOf(dir, kind string) (uint64, error) {
 		return 0, err
 	}
 	return strconv.ParseUint(strings.Trim(strings.TrimPrefix(link, kind+":"), "[]"), 10, 64)
-}
-
-func commOf(dir string) string {
-	b, err := os.ReadFile(filepath.Join(dir, "comm"))
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSuffix(string(b), "\n")
 }
 
 // mountPoints reads where a process sees some file systems (proc(5),

@@ -1,13 +1,14 @@
 package holders
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"regexp"
 	"strings"
+
+	"github.com/modtrace/modtrace/procfs"
 )
 
 // errGone says that what was found is not there any more.
@@ -15,12 +16,8 @@ var errGone = errors.New("gone meanwhile")
 
 // lives says whether a thread has not ended: one that has ended has nothing open.
 func (r root) lives(pid, tid int) bool {
-	stat, err := os.ReadFile(r.path("proc", fmt.Sprint(pid), "task", fmt.Sprint(tid), "stat"))
-	if err != nil {
-		return false
-	}
-	_, state, found := strings.Cut(string(stat[bytes.LastIndexByte(stat, ')')+1:]), " ")
-	return found && !strings.HasPrefix(state, "Z") && !strings.HasPrefix(state, "X")
+	stat, err := procfs.ReadStat(r.path("proc", fmt.Sprint(pid), "task", fmt.Sprint(tid)))
+	return err == nil && !stat.Ended()
 }
 
 // pathOf is what a descriptor leads to. A thread may have descriptors of its own. The
@@ -51,21 +48,6 @@ func (r root) mappedAt(pid int, address uint64) (string, error) {
 		}
 	}
 	return "", errGone
-}
-
-// cgroupOf is the path of a process's cgroup in the unified hierarchy, "" if it has
-// none.
-func (r root) cgroupOf(pid int) string {
-	b, err := os.ReadFile(r.path("proc", fmt.Sprint(pid), "cgroup"))
-	if err != nil {
-		return ""
-	}
-	for line := range strings.Lines(string(b)) {
-		if path, ok := strings.CutPrefix(line, "0::"); ok {
-			return strings.TrimSpace(path)
-		}
-	}
-	return ""
 }
 
 // container is the number by which engines call theirs in the names of cgroups:

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/modtrace/modtrace/memory"
+	"github.com/modtrace/modtrace/procfs"
 	"github.com/modtrace/modtrace/unload"
 )
 
@@ -139,7 +140,7 @@ func (s *search) byBPF(aux memory.Value, link uint64, what string) unload.Holder
 	}
 	for _, r := range open {
 		if pid := int(r.Pid); pid != os.Getpid() {
-			h.PID, h.Comm, h.Cgroup = pid, unix.ByteSliceToString(r.Comm[:]), s.cgroupOf(pid)
+			h.PID, h.Comm, h.Cgroup = pid, unix.ByteSliceToString(r.Comm[:]), procfs.Cgroup(s.path("proc", fmt.Sprint(pid)))
 			h.Container = containerOf(h.Cgroup)
 			break
 		}

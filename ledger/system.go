@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/modtrace/modtrace/procfs"
 )
 
 // module is what the kernel tells everybody of a module.
@@ -48,35 +50,11 @@ func process(pid int, seen time.Time) (comm string, gone bool) {
 	if pid == 0 {
 		return "", false
 	}
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	open, end := bytes.IndexByte(b, '('), bytes.LastIndexByte(b, ')')
-	if err != nil || open < 0 || end < open {
+	stat, err := procfs.ReadStat(procfs.Task(pid))
+	if err != nil || stat.Start().After(seen.Add(time.Second)) {
 		return "", true
 	}
-	if start, ok := startOf(string(b[end+1:])); ok && start.After(seen.Add(time.Second)) {
-		return "", true
-	}
-	return string(b[open+1 : end]), false
-}
-
-// startOf is when a process was started, by what proc(5), /proc/PID/stat has behind
-// its name.
-func startOf(rest string) (time.Time, bool) {
-	const starttime = 22 - 3
-	fields := strings.Fields(rest)
-	if len(fields) <= starttime {
-		return time.Time{}, false
-	}
-	ticks, err := strconv.ParseInt(fields[starttime], 10, 64)
-	if err != nil {
-		return time.Time{}, false
-	}
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
-		return time.Time{}, false
-	}
-	const tick = time.Second / 100 // USER_HZ
-	return time.Now().Add(time.Duration(ticks)*tick - time.Duration(now.Nano())), true
+	return stat.Comm, false
 }
 
 // monotonic is the clock that the kernel side stamps with, in ns.

@@ -1,11 +1,10 @@
 package symbols
 
 import (
-	"bufio"
+	"bytes"
+	"cmp"
 	"fmt"
-	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -58,41 +57,28 @@ func (k *kallsyms) name(address uint64) string {
 	return fmt.Sprintf("%s+%#x%s", function, address-k.addresses[i], module)
 }
 
-// load reads /proc/kallsyms, of functions and of variables, which locks are. What cannot be read leaves the table empty, and
-// frames without names.
+// load reads functions and variables, which locks are. What cannot be read leaves the
+// table empty, and frames without names.
 func (k *kallsyms) load() {
 	*k = kallsyms{read: time.Now()}
-	f, err := os.Open("/proc/kallsyms")
-	if err != nil {
-		return
-	}
-	defer f.Close()
 	type symbol struct {
 		address uint64
 		at      uint32
 	}
 	var symbols []symbol
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		fields := strings.Fields(lines.Text())
-		if len(fields) < 3 || !strings.ContainsAny(fields[1], "tTwWdDbBrR") {
-			continue
+	_ = Each(func(s Symbol) bool {
+		if s.Address == 0 || !bytes.ContainsRune([]byte("tTwWdDbBrR"), rune(s.Kind)) {
+			return true
 		}
-		address, err := strconv.ParseUint(fields[0], 16, 64)
-		if err != nil || address == 0 {
-			continue
+		symbols = append(symbols, symbol{s.Address, uint32(len(k.text))})
+		k.text = append(k.text, s.Name...)
+		if len(s.Module) > 0 {
+			k.text = fmt.Appendf(k.text, " [%s]", s.Module)
 		}
-		symbols = append(symbols, symbol{address, uint32(len(k.text))})
-		k.text = append(append(k.text, strings.Join(fields[2:], " ")...), '\n')
-	}
-	slices.SortStableFunc(symbols, func(a, b symbol) int {
-		if a.address < b.address {
-			return -1
-		}
-		if a.address > b.address {
-			return 1
-		}
-		return 0
+		k.text = append(k.text, '\n')
+		return true
 	})
+	slices.SortStableFunc(symbols, func(a, b symbol) int { return cmp.Compare(a.address, b.address) })
 	for _, s := range symbols {
 		k.addresses = append(k.addresses, s.address)
 		k.at = append(k.at, s.at)

@@ -1,13 +1,12 @@
 package tracer
 
 import (
-	"bytes"
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
 
 	"github.com/modtrace/modtrace/bpf"
+	"github.com/modtrace/modtrace/procfs"
 	"github.com/modtrace/modtrace/unload"
 )
 
@@ -31,39 +30,18 @@ func extend(list []unload.Ancestor) []unload.Ancestor {
 		return list
 	}
 	last := list[len(list)-1]
-	comm, parent, ok := parentOf(last.PID)
-	if !ok || comm != last.Comm {
+	stat, err := procfs.ReadStat(procfs.Task(last.PID))
+	if err != nil || stat.Comm != last.Comm {
 		return list // it ended; the number may be somebody else's by now
 	}
-	for parent != 0 && len(list) < maxAncestors {
-		pid := parent
-		if comm, parent, ok = parentOf(pid); !ok {
+	for stat.Parent != 0 && len(list) < maxAncestors {
+		pid := stat.Parent
+		if stat, err = procfs.ReadStat(procfs.Task(pid)); err != nil {
 			break
 		}
-		list = append(list, unload.Ancestor{PID: pid, Comm: comm})
+		list = append(list, unload.Ancestor{PID: pid, Comm: stat.Comm})
 	}
 	return list
-}
-
-// parentOf reads a process's name and parent from /proc/PID/stat (proc(5)).
-func parentOf(pid int) (comm string, parent int, ok bool) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return "", 0, false
-	}
-	// The name stands in parentheses and may hold some itself.
-	open, end := bytes.IndexByte(b, '('), bytes.LastIndexByte(b, ')')
-	if open < 0 || end < open {
-		return "", 0, false
-	}
-	f := bytes.Fields(b[end+1:]) // its state, its parent, and more
-	if len(f) < 2 {
-		return "", 0, false
-	}
-	if parent, err = strconv.Atoi(string(f[1])); err != nil {
-		return "", 0, false
-	}
-	return string(b[open+1 : end]), parent, true
 }
 
 // modulesDisabled reads the switch kernel.modules_disabled.

@@ -1,12 +1,10 @@
 package tracer
 
 import (
-	"bufio"
 	"errors"
-	"os"
-	"strings"
 
 	"github.com/modtrace/modtrace/object"
+	"github.com/modtrace/modtrace/symbols"
 	"github.com/modtrace/modtrace/unload"
 )
 
@@ -124,17 +122,12 @@ func symbolNames() map[string]bool {
 		}
 	}
 	found := map[string]bool{}
-	f, err := os.Open("/proc/kallsyms")
-	if err != nil {
-		return found
-	}
-	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		fields := strings.Fields(lines.Text())
-		if len(fields) == 3 && wanted[fields[2]] { // the kernel's own: no [module] behind
-			found[fields[2]] = true
+	_ = symbols.Each(func(s symbols.Symbol) bool {
+		if wanted[string(s.Name)] && len(s.Module) == 0 {
+			found[string(s.Name)] = true
 		}
-	}
+		return true
+	})
 	return found
 }
 

@@ -1,15 +1,11 @@
 package tracer
 
 import (
-	"bufio"
-	"os"
-	"strconv"
-	"strings"
-
 	"github.com/cilium/ebpf"
 
 	"github.com/modtrace/modtrace/bpf"
 	"github.com/modtrace/modtrace/object"
+	"github.com/modtrace/modtrace/symbols"
 )
 
 // located has the variables that hold the addresses of symbols.
@@ -38,18 +34,11 @@ func (l *loader) locate() {
 	for symbol, variable := range located {
 		where[symbol] = l.Vars[variable]
 	}
-	f, err := os.Open("/proc/kallsyms")
-	if err != nil {
-		return
-	}
-	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		fields := strings.Fields(lines.Text())
-		if len(fields) != 3 || where[fields[2]] == nil {
-			continue
+	_ = symbols.Each(func(s symbols.Symbol) bool {
+		if v := where[string(s.Name)]; v != nil && len(s.Module) == 0 {
+			_ = v.Set(s.Address) // like one that is not found
+			delete(where, string(s.Name))
 		}
-		if address, err := strconv.ParseUint(fields[0], 16, 64); err == nil {
-			_ = where[fields[2]].Set(address) // like one that is not found
-		}
-	}
+		return len(where) > 0
+	})
 }

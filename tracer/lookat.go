@@ -10,6 +10,7 @@ import (
 
 	"github.com/modtrace/modtrace/cause"
 	"github.com/modtrace/modtrace/klog"
+	"github.com/modtrace/modtrace/procfs"
 	"github.com/modtrace/modtrace/unload"
 )
 
@@ -110,7 +111,7 @@ func name(b *unload.Blocker, list []*task) bool {
 	case 0:
 		return false
 	case 1:
-		b.PID, b.Comm, b.Stack = list[0].pid, commOf(list[0].tid), list[0].stack
+		b.PID, b.Comm, b.Stack = list[0].pid, procfs.Comm(procfs.Task(list[0].tid)), list[0].stack
 		return true
 	}
 	b.Candidates = len(list)
@@ -196,7 +197,7 @@ func inWorkqueue(b *unload.Blocker, o others) {
 		if queue == "" {
 			return o.works(t)
 		}
-		return (t.work != "" || t.in(runner)) && queueOf(commOf(t.tid)) == queue
+		return (t.work != "" || t.in(runner)) && queueOf(procfs.Comm(procfs.Task(t.tid))) == queue
 	})
 	b.Kind = unload.KindWorkqueue
 	o.describeWork(b, workers)
@@ -243,7 +244,7 @@ func ownsLock(b *unload.Blocker, o others, kind unload.Cause) {
 		return
 	}
 	t := &o.all[owner]
-	b.Kind, b.PID, b.Comm, b.Stack = unload.KindTask, t.pid, commOf(t.tid), t.stack
+	b.Kind, b.PID, b.Comm, b.Stack = unload.KindTask, t.pid, procfs.Comm(procfs.Task(t.tid)), t.stack
 	b.Detail = cmp.Or(b.Detail, lock.name)
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/modtrace/modtrace/bpf"
+	"github.com/modtrace/modtrace/procfs"
 	"github.com/modtrace/modtrace/unload"
 )
 
@@ -83,8 +84,8 @@ func (l *lookers) pause() time.Duration {
 
 // exists says whether there is a process of that number which has not ended.
 func exists(pid int) bool {
-	state := stateOf(pid)
-	return state != "" && state != "Z"
+	stat, err := procfs.ReadStat(procfs.Task(pid))
+	return err == nil && !stat.Ended()
 }
 
 // removed are the modules that a command line asks to be unloaded, if it is one that

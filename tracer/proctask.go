@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/modtrace/modtrace/procfs"
 	"github.com/modtrace/modtrace/symbols"
 )
 
@@ -34,26 +35,16 @@ func withMissing(list []task) []task {
 		if known[t.tid] {
 			continue
 		}
-		state := stateOf(t.tid)
-		if state == "" || slices.Contains([]string{"Z", "X", "x"}, state) {
-			continue // it has ended
+		stat, err := procfs.ReadStat(procfs.Task(t.tid))
+		if err != nil || stat.Ended() {
+			continue
 		}
-		t.asleep, t.interruptible = state != "R", state == "S"
+		t.asleep, t.interruptible = stat.State != "R", stat.State == "S"
 		t.stack = stackOf(t.tid)
 		t.call, t.arguments = callOf(t.tid)
 		list = append(list, t)
 	}
 	return list
-}
-
-// stateOf is the one letter that stands for a task's state.
-func stateOf(tid int) string {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", tid))
-	end := bytes.LastIndexByte(b, ')')
-	if err != nil || end < 0 || end+3 > len(b) {
-		return ""
-	}
-	return string(b[end+2 : end+3])
 }
 
 // stackOf is what a sleeping task is doing in the kernel, less how it sleeps.
@@ -82,15 +73,6 @@ func callOf(tid int) (number int64, arguments [2]uint64) {
 		return -1, arguments
 	}
 	return number, arguments
-}
-
-// commOf is a task's name. That of a kworker says what it works on as well.
-func commOf(tid int) string {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", tid))
-	if err != nil {
-		return ""
-	}
-	return strings.TrimSpace(string(b))
 }
 
 // argumentText reads a string that a task has handed to the kernel.

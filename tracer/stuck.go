@@ -10,11 +10,10 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/modtrace/modtrace/cause"
 	"github.com/modtrace/modtrace/klog"
 	"github.com/modtrace/modtrace/object"
+	"github.com/modtrace/modtrace/procfs"
 	"github.com/modtrace/modtrace/symbols"
 	"github.com/modtrace/modtrace/unload"
 )
@@ -151,7 +150,9 @@ func (s *scene) stall(t task, name string, f *Found) unload.Stall {
 	stack := withinCall(t.stack)
 	st := found(name)
 	st.Phase = phaseOf(stack, standing{s.modules[name], t.interruptible})
-	st.Start = startOf(t.pid)
+	if stat, err := procfs.ReadStat(procfs.Task(t.pid)); err == nil {
+		st.Start = stat.Start()
+	}
 	st.Flags, st.Forced = flagNames(uint32(t.arguments[1]))
 	if t.call != deleteModule {
 		st.Flags, st.Forced = []string{}, false
@@ -293,34 +294,10 @@ func appendNew(list []string, text string) []string {
 	return append(list, text)
 }
 
-// startOf is when a process was started, by the age of its directory.
-func startOf(pid int) time.Time {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return time.Time{}
-	}
-	const starttime = 22 - 3 // proc(5), counted behind the name
-	_, rest, _ := strings.Cut(string(b[strings.LastIndexByte(string(b), ')')+1:]), " ")
-	fields := strings.Fields(rest)
-	if len(fields) <= starttime {
-		return time.Time{}
-	}
-	ticks, err := strconv.ParseInt(fields[starttime], 10, 64)
-	if err != nil {
-		return time.Time{}
-	}
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
-		return time.Time{}
-	}
-	const tick = time.Second / 100 // USER_HZ
-	return time.Now().Add(time.Duration(ticks)*tick - time.Duration(ts.Nano())).UTC()
-}
-
 // callerOf describes who unloads.
 func callerOf(t *task) unload.Caller {
-	c := unload.Caller{PID: t.pid, TID: t.tid, Comm: commOf(t.tid), Cmdline: []string{}, Ancestors: []unload.Ancestor{}}
-	dir := fmt.Sprintf("/proc/%d", t.pid)
+	c := unload.Caller{PID: t.pid, TID: t.tid, Comm: procfs.Comm(procfs.Task(t.tid)), Cmdline: []string{}, Ancestors: []unload.Ancestor{}}
+	dir := procfs.Task(t.pid)
 	c.Exe, _ = os.Readlink(filepath.Join(dir, "exe")) // "" where that is not permitted
 	if b, err := os.ReadFile(filepath.Join(dir, "cmdline")); err == nil && len(b) > 0 {
 		c.Cmdline = strings.Split(strings.TrimRight(string(b), "\x00"), "\x00")
@@ -333,17 +310,11 @@ func callerOf(t *task) unload.Caller {
 			}
 		}
 	}
-	if b, err := os.ReadFile(filepath.Join(dir, "cgroup")); err == nil {
-		for line := range strings.Lines(string(b)) {
-			if path, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::"); ok {
-				c.Cgroup = path
-			}
-		}
-	}
-	if _, parent, ok := parentOf(t.pid); ok && parent != 0 {
-		c.PPID = parent
-		if comm, _, ok := parentOf(parent); ok {
-			c.Ancestors = extend([]unload.Ancestor{{PID: parent, Comm: comm}})
+	c.Cgroup = procfs.Cgroup(dir)
+	if stat, err := procfs.ReadStat(dir); err == nil && stat.Parent != 0 {
+		c.PPID = stat.Parent
+		if parent, err := procfs.ReadStat(procfs.Task(stat.Parent)); err == nil {
+			c.Ancestors = extend([]unload.Ancestor{{PID: stat.Parent, Comm: parent.Comm}})
 		}
 	}
 	return c

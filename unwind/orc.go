@@ -1,14 +1,12 @@
 package unwind
 
 import (
-	"bufio"
 	"encoding/binary"
 	"errors"
-	"fmt"
-	"os"
+	"slices"
 	"sort"
-	"strconv"
-	"strings"
+
+	"github.com/modtrace/modtrace/symbols"
 )
 
 // orc is the kernel's table of how large frames are at each instruction
@@ -36,7 +34,7 @@ const (
 
 // findORC finds the table. A kernel that has none keeps frame pointers: nil.
 func findORC() (*orc, error) {
-	at, err := symbols("__start_orc_unwind_ip", "__stop_orc_unwind_ip", "__start_orc_unwind")
+	at, err := addressesOf("__start_orc_unwind_ip", "__stop_orc_unwind_ip", "__start_orc_unwind")
 	if err != nil {
 		return nil, err
 	}
@@ -135,28 +133,19 @@ func word(m Memory, address uint64) (uint64, error) {
 	return words[0], nil
 }
 
-// symbols gives the addresses of those that the kernel has.
-func symbols(names ...string) (map[string]uint64, error) {
-	f, err := os.Open("/proc/kallsyms")
-	if err != nil {
-		return nil, fmt.Errorf("reading the kernel's symbols: %w", err)
-	}
-	defer f.Close()
+// addressesOf gives the addresses of those symbols that the kernel has.
+func addressesOf(names ...string) (map[string]uint64, error) {
 	at := map[string]uint64{}
 	hidden := true
-	for lines := bufio.NewScanner(f); lines.Scan() && len(at) < len(names); {
-		address, rest, _ := strings.Cut(lines.Text(), " ")
-		hidden = hidden && strings.Trim(address, "0") == ""
-		if len(rest) < 3 || rest[2] != '_' {
-			continue
+	err := symbols.Each(func(s symbols.Symbol) bool {
+		hidden = hidden && s.Address == 0
+		if slices.Contains(names, string(s.Name)) && len(s.Module) == 0 {
+			at[string(s.Name)] = s.Address
 		}
-		for _, name := range names {
-			if rest[2:] == name {
-				if at[name], err = strconv.ParseUint(address, 16, 64); err != nil {
-					return nil, fmt.Errorf("reading the kernel's symbols: %w", err)
-				}
-			}
-		}
+		return len(at) < len(names)
+	})
+	if err != nil {
+		return nil, err
 	}
 	if hidden {
 		return nil, errors.New("the kernel hides the addresses of its symbols")
