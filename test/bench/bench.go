@@ -30,11 +30,17 @@ type Options struct {
 	Rounds int
 	// Modtrace is a program to measure instead of the sources' own.
 	Modtrace string
-	// References alone are measured.
-	References bool
+	// Only one thing is measured: [OnlyReferences] or [OnlyWhy]. Empty means all.
+	Only string
 	// Log takes progress; nil means none.
 	Log io.Writer
 }
+
+// What can be measured alone, in a minute or two.
+const (
+	OnlyReferences = "references" // what a reference taken or dropped costs
+	OnlyWhy        = "why"        // what it takes to say who holds a module
+)
 
 // DefaultSeries is the kernel of most servers today.
 const DefaultSeries = "amd64-6.12"
@@ -72,8 +78,8 @@ func Run(ctx context.Context, l *lab.Lab, o Options) (*figure.Report, error) {
 		return nil, err
 	}
 	args := []string{"/usr/bin/bench", "-rounds", strconv.Itoa(o.Rounds), "-warmup", strconv.Itoa(warmup)}
-	if o.References {
-		args = append(args, "-references")
+	if o.Only != "" {
+		args = append(args, "-only", o.Only)
 	}
 	var stdout bytes.Buffer
 	result, err := l.Run(ctx, &lab.Machine{

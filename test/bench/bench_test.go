@@ -21,6 +21,7 @@ const (
 	maxDrift   = 1.02                   // of the unwatched unload, over the boot
 	maxSwitch  = 1.2                    // times what an empty program adds to a switch of tasks
 	maxRef     = 700                    // ns for a reference taken or dropped, its stack and all
+	maxWhy     = time.Second            // of the processor, to say who holds a module, among 100,000 open files
 	many       = 200
 )
 
@@ -61,6 +62,7 @@ func TestBudget(t *testing.T) {
 			t.Errorf("a reference costs %.0f ns more under modtrace %s; it may be %d", ns, tracer, maxRef)
 		}
 	}
+	whys(t, r)
 	// Were the clock not steady, the ratios above would say nothing.
 	var series []int64
 	for _, c := range r.Costs {
@@ -73,6 +75,29 @@ func TestBudget(t *testing.T) {
 	}
 	s := figure.Of(series)
 	atMost(t, "the slowest series of unwatched unloads, to the fastest", float64(s.Max), float64(s.Min), maxDrift)
+}
+
+// whys compares what it takes to say who holds a module with the promises: it is in
+// proportion to the open files, and takes no more memory for them.
+func whys(t *testing.T, r *figure.Report) {
+	t.Helper()
+	for _, explained := range []bool{true, false} {
+		few, some, most := r.Why(1000, explained), r.Why(10_000, explained), r.Why(100_000, explained)
+		if few == nil || some == nil || most == nil {
+			t.Fatalf("why was not measured: %+v", r.Whys)
+		}
+		if cpu := time.Duration(most.CPU); cpu <= 0 || cpu > maxWhy || most.Modules != many {
+			t.Errorf("why takes %v among 100,000 open files and %d modules, more than %v", cpu, most.Modules, maxWhy)
+		}
+		// What does not come of files is some milliseconds more or less from run to run.
+		const noise = 20 * time.Millisecond
+		if step, next := some.CPU-few.CPU, most.CPU-some.CPU; next > 10*(step+int64(noise)) {
+			t.Errorf("why takes %v more for 90,000 more files, %v for 9,000", time.Duration(next), time.Duration(step))
+		}
+		if most.Peak > few.Peak+few.Peak/4 {
+			t.Errorf("why takes %d kB with 100,000 files open, %d with 1,000", most.Peak, few.Peak)
+		}
+	}
 }
 
 func cost(t *testing.T, r *figure.Report, tracer string, modules int) float64 {

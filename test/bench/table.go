@@ -14,8 +14,9 @@ import (
 // Table prints a report for people, at most 80 columns wide.
 func Table(w io.Writer, r *figure.Report) error {
 	t := &table{}
-	if len(r.Costs) == 0 { // they alone were measured
+	if len(r.Costs) == 0 { // only one of these was measured
 		t.references(r)
+		t.whys(r)
 		_, err := io.WriteString(w, t.b.String())
 		return err
 	}
@@ -30,6 +31,8 @@ func Table(w io.Writer, r *figure.Report) error {
 	t.switches(r)
 	t.line("")
 	t.references(r)
+	t.line("")
+	t.whys(r)
 	t.line("")
 	for _, program := range []string{"modtrace", "bpftrace", "trace-cmd"} {
 		t.line("%-9s  %s", program, r.Versions[program])
@@ -106,10 +109,29 @@ func (t *table) switches(r *figure.Report) {
 
 // references prints what each adds to a reference that is taken or dropped.
 func (t *table) references(r *figure.Report) {
+	if len(r.References) == 0 {
+		return
+	}
 	const row = "%-34s %12s"
 	t.line(row, "on each reference taken or dropped", "ns added")
 	for _, ref := range r.References {
 		t.line(row, "modtrace "+ref.Tracer, fmt.Sprintf("%.1f", ref.Time))
+	}
+}
+
+// whys prints what it takes to say who holds a module.
+func (t *table) whys(r *figure.Report) {
+	if len(r.Whys) == 0 {
+		return
+	}
+	const row = "%-34s %12s %12s %12s"
+	t.line(row, fmt.Sprintf("modtrace why, %d modules loaded", r.Whys[0].Modules), "open files", "CPU ms", "resident MB")
+	for _, w := range r.Whys {
+		name := "all explained"
+		if !w.Explained {
+			name = "unexplained, all searched"
+		}
+		t.line(row, name, fmt.Sprint(w.Files), fmt.Sprintf("%.0f", float64(w.CPU)/float64(time.Millisecond)), fmt.Sprintf("%.1f", float64(w.Peak)/1024))
 	}
 }
 

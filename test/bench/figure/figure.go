@@ -40,6 +40,21 @@ type Report struct {
 	Switches []Switch  `json:"switches"`
 
 	References []Reference `json:"references"`
+	Whys       []Why       `json:"whys"`
+}
+
+// Why is what it takes to say who holds a module.
+type Why struct {
+	// Files that are open on the machine, by one process, and modules that are loaded.
+	Files   int `json:"files"`
+	Modules int `json:"modules"`
+	// Explained says that open files alone account for all references. Otherwise all
+	// that the kernel lists is gone through as well.
+	Explained bool `json:"explained"`
+	// CPU is the time of the program and of the kernel for it.
+	CPU int64 `json:"cpu_ns"`
+	// Peak is the most memory that was resident.
+	Peak int64 `json:"peak_kb"`
 }
 
 // Reference is what a reference taken or dropped costs more under a tracer.
@@ -143,6 +158,16 @@ func (r *Report) Switch(tracer string) float64 {
 		}
 	}
 	return 0
+}
+
+// Why returns what it takes with so many open files, or nil.
+func (r *Report) Why(files int, explained bool) *Why {
+	for i, w := range r.Whys {
+		if w.Files == files && w.Explained == explained {
+			return &r.Whys[i]
+		}
+	}
+	return nil
 }
 
 // Reference returns what a reference costs more under a tracer, in ns, or 0.

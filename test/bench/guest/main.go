@@ -6,6 +6,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -27,7 +28,7 @@ func main() {
 	b := &bench{}
 	flag.IntVar(&b.report.Rounds, "rounds", 100, "rounds to measure")
 	flag.IntVar(&b.report.Warmup, "warmup", 10, "rounds before those")
-	flag.BoolVar(&b.onlyReferences, "references", false, "measure references alone")
+	flag.StringVar(&b.only, "only", "", "measure only references or why")
 	flag.Parse()
 	// The clock counts every instruction of the machine: a collector that runs
 	// now and then would be in some figures and not in others.
@@ -49,16 +50,20 @@ type bench struct {
 	plan    []boundary // where modtrace attached
 	modules int        // loaded now, beside the one that is unloaded
 
-	onlyReferences bool
+	only string // what is measured, or all
 }
 
 func (b *bench) run() error {
 	if err := os.MkdirAll(scratch, 0o700); err != nil {
 		return err
 	}
-	if b.onlyReferences {
+	switch b.only {
+	case "references":
 		time.Sleep(coldAfter)
 		return b.references()
+	case "why":
+		time.Sleep(coldAfter)
+		return errors.Join(b.load(manyModules), b.whys())
 	}
 	if err := b.cold(); err != nil {
 		return err
@@ -87,6 +92,9 @@ func (b *bench) run() error {
 	b.measure(tracers[0])
 	b.measure(tracers[1])
 	b.versions()
+	if err := b.whys(); err != nil {
+		return fmt.Errorf("measuring why: %w", err)
+	}
 	return nil
 }
 

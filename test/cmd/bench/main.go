@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"syscall"
 
 	"github.com/modtrace/modtrace/test/bench"
@@ -21,10 +22,11 @@ func main() {
 	flag.StringVar(&o.Series, "kernel", bench.DefaultSeries, "kernel `series` of the lab")
 	flag.IntVar(&o.Rounds, "rounds", 0, "unloads for a figure (default 100)")
 	flag.StringVar(&o.Modtrace, "modtrace", "", "measure this `program` instead of the sources")
-	flag.BoolVar(&o.References, "references", false, "measure references taken and dropped alone, a matter of a minute")
+	flag.StringVar(&o.Only, "only", "", "measure nothing but `references` that are taken and dropped, or `why`")
 	asJSON := flag.Bool("json", false, "print the figures as JSON")
 	flag.Parse()
-	if flag.NArg() > 0 || o.Rounds < 0 {
+	known := slices.Contains([]string{"", bench.OnlyReferences, bench.OnlyWhy}, o.Only)
+	if flag.NArg() > 0 || o.Rounds < 0 || !known {
 		flag.Usage()
 		os.Exit(2)
 	}
