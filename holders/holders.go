@@ -120,9 +120,11 @@ func (f *Finder) canSearch() bool {
 	}
 	f.searched = true
 	var err error
+	h := unload.Hook{Sees: "qdiscs and what else only the kernel lists", Function: "bpf_probe_read_kernel", Mechanism: object.Run, Status: unload.StatusOK}
 	if f.search, err = openSearch(f.root, f.btf, f.kernel.openers); err != nil {
-		f.kernel.lacks = append(f.kernel.lacks, fmt.Sprintf("qdiscs and what else only the kernel lists: %v", err))
+		h.Mechanism, h.Status, h.Reason = "", unload.StatusMissing, err.Error()
 	}
+	f.kernel.plan = append(f.kernel.plan, h)
 	return f.search != nil
 }
 
@@ -253,7 +255,7 @@ func (f *Finder) why(m module, found []unload.Holder) (unload.Why, error) {
 	case f.Unable != nil:
 		w.Missing = append(w.Missing, fmt.Sprintf("everything but modules: %s; %s", f.Unable.What, f.Unable.Remedy))
 	case w.Unexplained != 0:
-		w.Missing = append(w.Missing, f.kernel.lacks...)
+		w.Missing = append(w.Missing, f.kernel.missing()...)
 		if f.search != nil {
 			w.Missing = append(w.Missing, f.search.lacks()...)
 		}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/modtrace/modtrace/bpf"
 	"github.com/modtrace/modtrace/object"
+	"github.com/modtrace/modtrace/unload"
 )
 
 // kernel looks for references inside the kernel.
@@ -24,7 +25,8 @@ type kernel struct {
 	name               *ebpf.Program
 	mappings           *link.Iter
 	superblocks, disks *link.Iter
-	lacks              []string // in words, what this kernel does not show
+	plan               []unload.Hook
+	lacks              []string // in words, what this kernel does not show of some modules
 }
 
 // openKernel loads the programs that look. The error is an [*object.Unable] when
@@ -47,31 +49,81 @@ func openKernel(btfFile string) (*kernel, error) {
 	if err := k.object.CreateMaps(); err != nil {
 		return nil, err
 	}
-	if k.object.CanProbe {
-		k.descriptors, _ = k.object.Iterate(bpf.HoldersProgDescriptors, "task") // there is another way
+	if err := k.prepareFiles(); err != nil {
+		return nil, errors.Join(err, k.close())
 	}
-	if k.descriptors != nil {
-		if k.name, err = k.object.Load(object.Candidate{Program: bpf.HoldersProgName, Mechanism: object.Run}); err != nil {
-			return nil, errors.Join(object.Explain("finding out where open files are", err), k.close())
-		}
-	} else {
-		if k.files, err = k.object.Iterate(bpf.HoldersProgFiles, "task_file"); err != nil {
-			return nil, errors.Join(object.Explain("looking through open files", err), k.close())
-		}
-	}
-	// Since 5.12.
-	if k.mappings, err = k.object.Iterate(bpf.HoldersProgMappings, "task_vma"); err != nil {
-		k.lacks = append(k.lacks, "files that are mapped and not open: "+object.Shortly(err))
-	}
-	if !k.object.CanProbe {
-		k.lacks = append(k.lacks, "sockets, terminals, disks, mounts and what only the kernel lists: it is locked down (confidentiality)")
-	} else if k.superblocks, err = k.object.Iterate(bpf.HoldersProgSuperblocks, "task"); err != nil {
-		k.lacks = append(k.lacks, "mounts: "+object.Shortly(err))
-	} else if k.disks, err = k.object.Iterate(bpf.HoldersProgDisks, "task"); err != nil {
-		k.lacks = append(k.lacks, "who has disks open inside the kernel: "+object.Shortly(err))
-	}
+	k.prepareLists()
 	k.object.Forget()
 	return k, nil
+}
+
+// prepareFiles has open files looked through: without that nothing is known.
+func (k *kernel) prepareFiles() (err error) {
+	const sees = "who has files open, and what these lead to"
+	if k.object.CanProbe {
+		k.descriptors, err = k.object.Iterate(bpf.HoldersProgDescriptors, "task")
+	}
+	if k.descriptors != nil {
+		k.note(sees, "task", "")
+		if k.name, err = k.object.Load(object.Candidate{Program: bpf.HoldersProgName, Mechanism: object.Run}); err != nil {
+			return object.Explain("finding out where open files are", err)
+		}
+		return nil
+	}
+	reason := lockedDown
+	if k.object.CanProbe {
+		reason = "bpf_loop: " + object.Shortly(err) // since 5.17
+	}
+	if k.files, err = k.object.Iterate(bpf.HoldersProgFiles, "task_file"); err != nil {
+		return object.Explain("looking through open files", err)
+	}
+	k.note(sees, "task_file", "")
+	last := &k.plan[len(k.plan)-1]
+	last.Status, last.Reason = unload.StatusFallback, reason+"; a file that is closed while it is looked at stays open until the look is over"
+	return nil
+}
+
+const lockedDown = "the kernel is locked down (confidentiality)"
+
+// prepareLists has the kernel's lists followed, as far as it permits.
+func (k *kernel) prepareLists() {
+	iterate := func(sees, program, over string) *link.Iter {
+		it, err := k.object.Iterate(program, over)
+		reason := ""
+		if err != nil {
+			reason = object.Shortly(err)
+		}
+		k.note(sees, over, reason)
+		return it
+	}
+	k.mappings = iterate("files that are mapped and not open", bpf.HoldersProgMappings, "task_vma") // since 5.12
+	if !k.object.CanProbe {
+		k.note("sockets, terminals, disks, mounts and what only the kernel lists", "task", lockedDown)
+		return
+	}
+	if k.superblocks = iterate("mounts", bpf.HoldersProgSuperblocks, "task"); k.superblocks != nil {
+		k.disks = iterate("who has disks open inside the kernel", bpf.HoldersProgDisks, "task")
+	}
+}
+
+// note notes what is seen by going over all objects of a kind, or why it is not.
+func (k *kernel) note(sees, over, reason string) {
+	h := unload.Hook{Sees: sees, Function: over, Mechanism: object.Iterator, Status: unload.StatusOK, Reason: reason}
+	if reason != "" {
+		h.Mechanism, h.Status = "", unload.StatusMissing
+	}
+	k.plan = append(k.plan, h)
+}
+
+// missing says in words what cannot be seen on this kernel.
+func (k *kernel) missing() []string {
+	list := slices.Clone(k.lacks)
+	for _, h := range k.plan {
+		if h.Status == unload.StatusMissing {
+			list = append(list, h.Sees+": "+h.Reason)
+		}
+	}
+	return list
 }
 
 func (k *kernel) close() error {

@@ -169,6 +169,22 @@ func (k *kernel) planned(mechanism, reason string) {
 	}
 }
 
+// Inspect says by which means references would be watched on this kernel.
+func Inspect(o Options) (plan []unload.Hook, err error) {
+	k, err := openKernel("", o)
+	if err == nil {
+		return k.plan, k.close()
+	}
+	var unable *object.Unable
+	if !errors.As(err, &unable) {
+		return nil, err
+	}
+	for _, h := range hooks() {
+		plan = append(plan, unload.Hook{Sees: h.sees, Function: h.tracepoint, Required: h.required, Status: unload.StatusMissing, Reason: unable.What})
+	}
+	return plan, nil
+}
+
 // asker gives the means to name kernel addresses.
 func (k *kernel) asker() func([]uint64) []string {
 	if k.symbols != nil {

@@ -72,6 +72,15 @@ func drawings(t testing.TB) []drawing {
 	plan("plan-hostile", []unload.Hook{{
 		Phase: nasty, Sees: nasty, Function: nasty, Mechanism: nasty, Fallback: nasty, Status: nasty, Reason: nasty, Required: true,
 	}})
+	more := []unload.Hook{
+		{Sees: "who has files open, and what these lead to", Function: "task_file", Mechanism: "iter", Status: unload.StatusFallback,
+			Reason: "bpf_loop: not in this kernel; a file that is closed while it is looked at stays open until the look is over"},
+		{Sees: "files that are mapped and not open", Function: "task_vma", Status: unload.StatusMissing, Reason: "not in this kernel"},
+		{Sees: "mounts", Function: "task", Mechanism: "iter", Status: unload.StatusOK},
+	}
+	all = append(all, drawing{"plan-holders", func(b *bytes.Buffer, o TableOptions) error {
+		return Hooks(b, "who holds a module (why, and refusals):", more, o)
+	}})
 	return all
 }
 

@@ -3,6 +3,7 @@ package output
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/modtrace/modtrace/unload"
@@ -20,6 +21,24 @@ func Plan(w io.Writer, hooks []unload.Hook, o TableOptions) error {
 	text := strings.Join(append(lines, table...), "\n") + "\n"
 	if err := writeAll(w, []byte(text)); err != nil {
 		return fmt.Errorf("writing the plan: %w", err)
+	}
+	return nil
+}
+
+// Hooks prints by which means something else is seen, below a title and after an empty
+// line. It prints nothing when there are none.
+func Hooks(w io.Writer, title string, hooks []unload.Hook, o TableOptions) error {
+	if len(hooks) == 0 {
+		return nil
+	}
+	s := o.screen()
+	table, err := s.hookTable(hooks)
+	if err != nil {
+		return err
+	}
+	text := "\n" + strings.Join(append(s.sentence(plain, title), table...), "\n") + "\n"
+	if err := writeAll(w, []byte(text)); err != nil {
+		return fmt.Errorf("writing what is seen: %w", err)
 	}
 	return nil
 }
@@ -117,7 +136,7 @@ func (s screen) hookTable(hooks []unload.Hook) ([]string, error) {
 		cells[hookSees] = strings.Join(wrap(cells[hookSees], sees, ""), "\n")
 		cells[hookReason] = strings.Join(s.remarks(h, room-sees), "\n")
 	}
-	return s.grid(cols, rows)
+	return s.hookGrid(hooks, cols, rows)
 }
 
 // stackedWidth is how many columns it takes to have the status beside what is
@@ -142,6 +161,17 @@ func (s screen) stackedHooks(hooks []unload.Hook) ([]string, error) {
 	}
 	for i, h := range hooks {
 		rows[i].cells[last] = strings.Join(s.stackedHook(h, max(width, 1)), "\n")
+	}
+	return s.hookGrid(hooks, cols, rows)
+}
+
+// hookGrid leaves the phases out when there are none.
+func (s screen) hookGrid(hooks []unload.Hook, cols []column, rows []row) ([]string, error) {
+	if !slices.ContainsFunc(hooks, func(h unload.Hook) bool { return h.Phase != "" }) {
+		cols = cols[1:]
+		for i := range rows {
+			rows[i].cells = rows[i].cells[1:]
+		}
 	}
 	return s.grid(cols, rows)
 }

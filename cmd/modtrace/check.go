@@ -6,6 +6,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/modtrace/modtrace/holders"
+	"github.com/modtrace/modtrace/ledger"
 	"github.com/modtrace/modtrace/object"
 	"github.com/modtrace/modtrace/output"
 	"github.com/modtrace/modtrace/tracer"
@@ -33,6 +35,8 @@ type checked struct {
 	Tried        bool                `json:"tried"`
 	CanTrace     bool                `json:"can_trace"`
 	Lockdown     string              `json:"lockdown"`
+	Holders      []unload.Hook       `json:"holders"` // how why finds who holds a module
+	Refs         []unload.Hook       `json:"refs"`    // how refs watches references
 	Capabilities []object.Capability `json:"capabilities"`
 	Problems     []problem           `json:"problems"`
 }
@@ -53,10 +57,14 @@ func (c *cli) check() error {
 		return err
 	}
 	h.Type, h.Plan = "check", in.Plan
+	record, err := newChecked(h, in, c.options())
+	if err != nil {
+		return err
+	}
 	if c.json {
-		err = json.NewEncoder(c.stdout).Encode(newChecked(h, in))
+		err = json.NewEncoder(c.stdout).Encode(record)
 	} else {
-		err = c.checkTable(h, in)
+		err = c.checkTable(record, in)
 	}
 	if err != nil {
 		return unwritable(err)
@@ -70,16 +78,27 @@ func (c *cli) check() error {
 	return nil
 }
 
-func newChecked(h unload.Header, in tracer.Inspection) checked {
-	problems := []problem{}
-	for _, p := range in.Problems {
-		problems = append(problems, problem{p.What, p.Why, p.Remedy})
+func newChecked(h unload.Header, in tracer.Inspection, o tracer.Options) (checked, error) {
+	c := checked{
+		Header: h, Tried: in.Tried, CanTrace: len(in.Problems) == 0, Lockdown: in.Lockdown,
+		Holders: []unload.Hook{}, Refs: []unload.Hook{}, Capabilities: in.Capabilities, Problems: []problem{},
 	}
-	return checked{h, in.Tried, len(problems) == 0, in.Lockdown, in.Capabilities, problems}
+	for _, p := range in.Problems {
+		c.Problems = append(c.Problems, problem{p.What, p.Why, p.Remedy})
+	}
+	if !in.Tried {
+		return c, nil
+	}
+	var err error
+	if c.Holders, err = holders.Inspect(o.BTF); err != nil {
+		return c, err
+	}
+	c.Refs, err = ledger.Inspect(ledger.Options{BTF: o.BTF, Mechanisms: o.Mechanisms})
+	return c, err
 }
 
 // checkTable leads with the answer, then the plan, then the privileges.
-func (c *cli) checkTable(h unload.Header, in tracer.Inspection) error {
+func (c *cli) checkTable(h checked, in tracer.Inspection) error {
 	seen := 0
 	for _, hook := range in.Plan {
 		if hook.Status != unload.StatusMissing {
@@ -110,6 +129,14 @@ func (c *cli) checkTable(h unload.Header, in tracer.Inspection) error {
 			return err
 		}
 		if err := output.Plan(c.stdout, in.Plan, c.tableOptions()); err != nil {
+			return err
+		}
+	}
+	for _, more := range []struct {
+		title string
+		hooks []unload.Hook
+	}{{"who holds a module (why, and refusals):", h.Holders}, {"references as they come and go (refs):", h.Refs}} {
+		if err := output.Hooks(c.stdout, more.title, more.hooks, c.tableOptions()); err != nil {
 			return err
 		}
 	}
