@@ -49,6 +49,7 @@ type holder struct {
 	target uint32
 	facts  []string
 	more   []uint32 // further descriptors of the same file
+	step   string   // how to free it, where that is not plain from its kind
 	gone   bool
 }
 
@@ -87,7 +88,7 @@ func (a *account) add(found []bpf.HoldersHolding) {
 // addFound takes what was found that no process leads to.
 func (a *account) addFound(list []*found) {
 	for _, f := range list {
-		h := &holder{target: uint32(f.target), facts: facts(f.Detail), Holder: f.Holder}
+		h := &holder{target: uint32(f.target), facts: facts(f.Detail), Holder: f.Holder, step: f.step}
 		if len(f.facts) > 0 {
 			h.facts = []string{f.Detail + ": " + strings.Join(f.facts, ", ")}
 		}
@@ -233,6 +234,17 @@ func familyName(family uint32) string {
 		return name
 	}
 	return fmt.Sprintf("family %d", family)
+}
+
+// steps are how to free the holders of one module, as far as that was found out with
+// them.
+func (a *account) steps(target int) (list []string) {
+	for _, h := range a.order {
+		if int(h.target) == target && h.step != "" {
+			list = append(list, h.step)
+		}
+	}
+	return list
 }
 
 // of gives the holders of one module, those of most references first.

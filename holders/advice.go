@@ -11,8 +11,9 @@ import (
 	"github.com/modtrace/modtrace/unload"
 )
 
-// advice says what to do, in order, for a module to become free.
-func advice(w unload.Why) []string {
+// advice says what to do, in order, for a module to become free. Of some holders it is
+// known already.
+func advice(w unload.Why, steps []string) []string {
 	list := []string{}
 	switch w.Reason {
 	case unload.ReasonBuiltIn:
@@ -32,6 +33,11 @@ func advice(w unload.Why) []string {
 	}
 	for _, h := range w.Holders {
 		if step := stepFor(h); step != "" && !slices.Contains(list, step) {
+			list = append(list, step)
+		}
+	}
+	for _, step := range steps {
+		if !slices.Contains(list, step) {
 			list = append(list, step)
 		}
 	}
@@ -100,6 +106,7 @@ func (r root) hazards(name string) []string {
 	for _, d := range r.devices(name) {
 		list = append(list, fmt.Sprintf("device %s would lose its driver, and may have it loaded again", d))
 	}
+	list = append(list, r.disks(name)...)
 	for _, file := range r.loadsAtBoot(name) {
 		list = append(list, fmt.Sprintf("%s loads it again at the next boot", file))
 	}
@@ -142,6 +149,51 @@ func (r root) devices(name string) (bound []string) {
 		bound = append(bound, filepath.Base(filepath.Dir(l)))
 	}
 	return bound
+}
+
+// disks are those in use that hang on a device which the module drives, and that another
+// module makes, so that they hold only that one: as those of NVMe.
+func (r root) disks(name string) (hazards []string) {
+	bound, err := filepath.Glob(r.path("sys/module", name, "drivers/*/*/driver"))
+	if err != nil || len(bound) == 0 {
+		return nil
+	}
+	disks, err := filepath.Glob(r.path("sys/class/block/*"))
+	if err != nil {
+		return nil
+	}
+	below, wanted := map[uint32]string{}, map[uint32]bool{}
+	for _, disk := range disks {
+		at, err := filepath.EvalSymlinks(disk)
+		device, known := numberOf(disk)
+		if err == nil && known && slices.ContainsFunc(bound, func(driver string) bool {
+			parent, err := filepath.EvalSymlinks(filepath.Dir(driver))
+			return err == nil && strings.HasPrefix(at, parent+"/")
+		}) {
+			below[device], wanted[device] = filepath.Base(disk), true
+		}
+	}
+	for device, places := range r.mounts(wanted) {
+		hazards = append(hazards, fmt.Sprintf("disk %s, which is mounted at %s, would go", below[device], places[0].path))
+	}
+	for device, disk := range below {
+		if len(r.swaps(device)) > 0 {
+			hazards = append(hazards, fmt.Sprintf("disk %s, to which is swapped, would go", disk))
+		}
+	}
+	slices.Sort(hazards)
+	return hazards
+}
+
+// numberOf is the number of a disk or partition, as the kernel packs it.
+func numberOf(disk string) (device uint32, ok bool) {
+	b, err := os.ReadFile(filepath.Join(disk, "dev"))
+	if err != nil {
+		return 0, false
+	}
+	var major, minor uint32
+	_, err = fmt.Sscanf(string(b), "%d:%d", &major, &minor)
+	return major<<20 | minor, err == nil
 }
 
 // loadsAtBoot are the files that name the module to be loaded (modules-load.d(5),

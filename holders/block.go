@@ -79,8 +79,8 @@ func (a *account) users(device uint32) (list []unload.Holder) {
 }
 
 // swaps are the swap areas on a disk (proc(5), /proc/swaps).
-func (a *account) swaps(device uint32) (paths []string) {
-	b, err := os.ReadFile(a.path("proc/swaps"))
+func (r root) swaps(device uint32) (paths []string) {
+	b, err := os.ReadFile(r.path("proc/swaps"))
 	if err != nil {
 		return nil
 	}
@@ -91,7 +91,7 @@ func (a *account) swaps(device uint32) (paths []string) {
 		}
 		var st unix.Stat_t
 		path := unescape(f[0])
-		if unix.Stat(a.path(path), &st) == nil && fmt.Sprintf("%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev)) == deviceName(device) {
+		if unix.Stat(r.path(path), &st) == nil && fmt.Sprintf("%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev)) == deviceName(device) {
 			paths = append(paths, path)
 		}
 	}

@@ -194,7 +194,7 @@ func (f *Finder) look(names []string) (list []unload.Why, steady bool, err error
 	}
 	for i, m := range after {
 		steady = steady && m.refcount == before[i].refcount && m.state == before[i].state && slices.Equal(m.users, before[i].users)
-		w, err := f.why(m, a.of(i))
+		w, err := f.why(m, a.of(i), a.steps(i))
 		if err != nil {
 			return nil, false, err
 		}
@@ -225,7 +225,7 @@ func (f *Finder) modules(names []string) ([]module, error) {
 }
 
 // why joins what is known of a module.
-func (f *Finder) why(m module, found []unload.Holder) (unload.Why, error) {
+func (f *Finder) why(m module, found []unload.Holder, steps []string) (unload.Why, error) {
 	w := unload.Why{
 		Type: unload.TypeWhy, Module: m.name, Time: time.Now().UTC(), State: m.state, Refcount: m.refcount,
 		Holders: []unload.Holder{}, Dependents: []string{}, Plan: []string{}, Similar: []string{},
@@ -263,7 +263,7 @@ func (f *Finder) why(m module, found []unload.Holder) (unload.Why, error) {
 	if w.Unexplained < 0 {
 		w.Missing = append(w.Missing, "more was found than the kernel counts")
 	}
-	w.Advice = advice(w)
+	w.Advice = advice(w, steps)
 	if w.Unexplained > 0 && f.Unable == nil {
 		w.Advice = append(w.Advice, catch(w.Module))
 	}

@@ -3,6 +3,7 @@ package holders
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -75,7 +76,7 @@ func TestWhy(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := f.why(m, nil)
+		got, err := f.why(m, nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -210,6 +211,20 @@ func TestHazards(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, r.hazards("e1000e")); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+	disk := machine(t, map[string]string{
+		"sys/devices/pci/0000:01/driver":             "-> ../../../bus/pci/drivers/nvme",
+		"sys/devices/pci/0000:01/nvme0/nvme0n1/dev":  "259:1\n",
+		"sys/devices/pci/0000:01x/nvme9/nvme9n1/dev": "259:2\n",
+		"sys/class/block/nvme0n1":                    "-> ../../devices/pci/0000:01/nvme0/nvme0n1",
+		"sys/class/block/nvme9n1":                    "-> ../../devices/pci/0000:01x/nvme9/nvme9n1",
+		"sys/module/nvme/drivers/pci:nvme/0000:01":   "-> ../../../../devices/pci/0000:01",
+		"sys/bus/pci/drivers/nvme/bind":              "",
+		"proc/1/ns/mnt":                              "-> mnt:[4026531841]",
+		"proc/1/mountinfo":                           "21 1 259:1 / / rw - ext4 /dev/nvme0n1 rw\n22 21 259:2 / /data rw - ext4 /dev/nvme9n1 rw\n",
+	})
+	if got := disk.hazards("nvme"); !slices.Equal(got, []string{"disk nvme0n1, which is mounted at /, would go"}) {
+		t.Errorf("of nvme: %q", got)
 	}
 	if got := r.hazards("tun"); len(got) != 0 {
 		t.Errorf("of tun: %q", got)

@@ -79,15 +79,15 @@ func (s *search) network(net memory.Value, where string) {
 	s.hold(ca.Uint("owner"), net.Address, unload.Holder{
 		Kind: unload.HolderKernel, Path: "net.ipv4.tcp_congestion_control",
 		Detail: "default congestion control " + ca.Text("name") + where,
-	})
+	}).freeBy("sysctl -w net.ipv4.tcp_congestion_control=reno, or another one" + where)
 	s.sockets(net, where)
 	s.transforms(net, where)
-	s.actions(net, where)
 	s.tables(net, where)
 	s.xtables(net, where)
 	for _, dev := range s.List(net.Part("dev_base_head"), "net_device", "dev_list") {
 		s.qdiscs(dev, where)
 	}
+	s.actions(net, where)
 }
 
 // transforms are the states of IPsec (net/xfrm/xfrm_state.c, xfrm_get_type). Who lists
@@ -199,11 +199,30 @@ func (s *search) qdiscs(dev memory.Value, where string) {
 func (s *search) qdisc(dev, q memory.Value, where string) {
 	ops := q.Follow("ops", "Qdisc_ops")
 	handle := q.Uint("handle")
-	s.hold(ops.Uint("owner"), q.Address, unload.Holder{
+	f := s.hold(ops.Uint("owner"), q.Address, unload.Holder{
 		Kind: unload.HolderQdisc, Path: dev.Text("name"),
 		Detail: fmt.Sprintf("qdisc %s %x:%s", ops.Text("id"), handle>>16, where),
 	})
+	if handle != 0 { // one that the kernel has put there by itself cannot be deleted
+		f.freeBy(fmt.Sprintf("tc qdisc del dev %s %s%s", dev.Text("name"), placeOf(q, ops), where))
+	}
 	s.classifiers(dev, q, ops, where)
+}
+
+// Parents of qdiscs that are no classes (include/uapi/linux/pkt_sched.h, TC_H_ROOT and
+// TC_H_INGRESS, which clsact has, too).
+const atRoot, ingress = 0xffffffff, 0xfffffff1
+
+// placeOf is where a qdisc is, as tc(8) takes it.
+func placeOf(q, ops memory.Value) string {
+	switch parent := q.Uint("parent"); parent {
+	case atRoot:
+		return "root"
+	case ingress:
+		return ops.Text("id")
+	default:
+		return fmt.Sprintf("parent %x:%x", parent>>16, parent&0xffff)
+	}
 }
 
 // defaultQdisc is the name of a setting.

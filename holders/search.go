@@ -38,12 +38,20 @@ type found struct {
 	target int
 	unload.Holder
 	facts []string
+	step  string // how to free it, "" if that is not known
 }
 
 // note adds what is not told by what kind of a holder it is and where.
 func (f *found) note(fact string) {
 	if f != nil && !slices.Contains(f.facts, fact) {
 		f.facts = append(f.facts, fact)
+	}
+}
+
+// freeBy notes how to free it.
+func (f *found) freeBy(step string) {
+	if f != nil {
+		f.step = step
 	}
 }
 

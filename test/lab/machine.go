@@ -45,6 +45,8 @@ type Machine struct {
 	// Load names modules that are loaded with modprobe before the command runs;
 	// they must be in the Initrd.
 	Load []string
+	// Disks are files of the host that the guest has as disks of NVMe.
+	Disks []string
 	// Collect are files of the guest that are copied to the host when the command
 	// has ended: from the guest's path to the host's.
 	Collect map[string]string
@@ -149,6 +151,10 @@ func (m *Machine) commandLine(p platform, initrd string) []string {
 	}
 	if m.CountInstructions {
 		args = append(args, "-icount", "shift=0,sleep=off")
+	}
+	for i, file := range m.Disks {
+		args = append(args, "-drive", fmt.Sprintf("if=none,id=disk%d,format=raw,file=%s", i, strings.ReplaceAll(file, ",", ",,")),
+			"-device", fmt.Sprintf("nvme,drive=disk%d,serial=disk%[1]d", i))
 	}
 	return append(args, p.args...)
 }

@@ -3,6 +3,9 @@
 package matrix
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -39,10 +42,10 @@ func modules(k *lab.Kernel) []string {
 func heldModules(k *lab.Kernel) []string {
 	list := []string{
 		"tcp_bbr", "ppp_generic", "vhost_net", "can_raw", "romfs", "algif_hash",
-		"sch_netem", "sch_prio", "sch_ingress", "sch_fq", "cls_flower", "act_mirred", "ah4",
+		"sch_netem", "sch_prio", "sch_htb", "sch_ingress", "sch_fq", "cls_flower", "act_mirred", "ah4",
 		"vsock_loopback", "tipc", "l2tp_ip", "xfrm_user", "sctp", "bridge", "veth",
 		"nft_ct", "nft_limit", "nft_chain_nat", "nft_masq", "nft_compat", "xt_conntrack", "iptable_filter",
-		"dm_crypt", "twofish_generic", "raid1", "btrfs",
+		"dm_crypt", "twofish_generic", "raid1", "btrfs", "nvme", "tls",
 	}
 	if !strings.HasSuffix(k.Series.Name, "-7") { // of which it is no module there
 		list = append(list, "crc32c_generic")
@@ -86,6 +89,16 @@ func addTools(t *testing.T, l *lab.Lab, m lab.Machine, programs map[string][]str
 	}
 }
 
+// disk makes an empty disk.
+func disk(t *testing.T) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "disk")
+	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Truncate(file, 1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
 const scenarios = "./test/scenarios"
 
 // TestScenarios runs every scenario on every kernel of the matrix.
@@ -102,12 +115,13 @@ func TestSpecialBoots(t *testing.T) {
 	boots := []struct {
 		what, test string
 		kernelArgs []string
+		disk       bool
 		modules    func(*lab.Kernel) []string
 		programs   func(*lab.Kernel) map[string][]string // by the package of Debian's that they are from
 	}{
 		{what: "lockdown", test: "TestLockedDown", kernelArgs: []string{"lockdown=confidentiality"}},
 		{what: "modules_disabled", test: "TestModulesDisabled"},
-		{what: "holders", test: "Test(Why|Refs)InTree", modules: heldModules, programs: holders},
+		{what: "holders", test: "Test(Why|Refs)InTree", modules: heldModules, programs: holders, disk: true},
 	}
 	l.EachKernel(t, func(t *testing.T, k *lab.Kernel) {
 		for _, b := range boots {
@@ -121,6 +135,9 @@ func TestSpecialBoots(t *testing.T) {
 				}
 				if b.programs != nil {
 					addTools(t, l, m, b.programs(k))
+				}
+				if b.disk {
+					m.Disks = []string{disk(t)}
 				}
 				m.Env = []string{"MODTRACE_SPECIAL=" + b.what}
 				m.Args = []string{"-test.run=^" + b.test + "$"}

@@ -33,6 +33,8 @@ type heldInTree struct {
 	// what is said of that.
 	unexplained int64
 	missing     string
+	// step is among what is advised to free it.
+	step string
 	// stays says that the module holds itself for as long as it is loaded.
 	stays bool
 }
@@ -80,6 +82,7 @@ func TestWhyInTree(t *testing.T) {
 		})
 	}
 	t.Run("interfaces", testInterfaces)
+	t.Run("disk", testDisk)
 }
 
 // loadHeld loads what is needed, and says whether it is a module at all.
@@ -118,6 +121,9 @@ func (h heldInTree) check(t *testing.T) {
 	}
 	if h.unexplained > 0 && !slices.ContainsFunc(w.Missing, func(m string) bool { return strings.Contains(m, h.missing) }) {
 		t.Errorf("why it is not known is not said: %q", w.Missing)
+	}
+	if h.step != "" && !slices.Contains(w.Advice, h.step) {
+		t.Errorf("no %q in %q", h.step, w.Advice)
 	}
 	if slices.ContainsFunc(w.Missing, func(m string) bool { return strings.Contains(m, "changed under the look") }) {
 		t.Errorf("nothing changed: %q", w.Missing)
@@ -218,6 +224,30 @@ func socket(t *testing.T, family, kind, protocol int) int {
 func useBBR(t *testing.T) {
 	if err := unix.SetsockoptString(socket(t, unix.AF_INET, unix.SOCK_STREAM, 0), unix.IPPROTO_TCP, unix.TCP_CONGESTION, "bbr"); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// testDisk mounts a disk of NVMe, which holds another module than that of the driver on
+// which it hangs.
+func testDisk(t *testing.T) {
+	must(t, "modprobe", "nvme")
+	t.Cleanup(func() { must(t, "modprobe", "-r", "nvme") })
+	await(t, "the disk", func() bool { _, err := os.Stat("/dev/nvme0n1"); return err == nil })
+	if err := os.WriteFile("/dev/nvme0n1", romfs(), 0); err != nil {
+		t.Fatal(err)
+	}
+	must(t, "modprobe", "romfs")
+	must(t, "mkdir", "-p", "/tmp/nvme")
+	must(t, "mount", "-t", "romfs", "-o", "ro", "/dev/nvme0n1", "/tmp/nvme")
+	t.Cleanup(func() { must(t, "umount", "/tmp/nvme") })
+	r, w := whyOne(t, "nvme")
+	if want := "disk nvme0n1, which is mounted at /tmp/nvme, would go"; r.code != 0 || w.Refcount != 0 || !slices.Contains(w.Hazards, want) {
+		t.Errorf("exit %d, no %q: %+v", r.code, want, w)
+	}
+	if r, w := whyOne(t, "nvme_core"); r.code != 10 || w.Unexplained != 0 || !slices.ContainsFunc(w.Holders, func(h unload.Holder) bool {
+		return h.Kind == unload.HolderMount && h.Path == "/tmp/nvme"
+	}) {
+		t.Errorf("exit %d: %+v", r.code, w)
 	}
 }
 

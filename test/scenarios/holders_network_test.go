@@ -20,15 +20,17 @@ import (
 func heldByNetwork() []heldInTree {
 	return []heldInTree{
 		{module: "sch_netem", use: useQdisc, refs: 1, kind: unload.HolderQdisc, path: "lab0", detail: "qdisc netem 1:"},
-		{module: "sch_netem", loads: []string{"sch_netem", "sch_prio"}, use: useClass, refs: 2, kind: unload.HolderQdisc, path: "lab0", detail: "qdisc netem 11:"},
+		{module: "sch_netem", loads: []string{"sch_netem", "sch_prio"}, use: useClass, refs: 2, kind: unload.HolderQdisc, path: "lab0", detail: "qdisc netem 11:", step: "tc qdisc del dev lab0 parent 1:1"},
 		{module: "sch_netem", use: elsewhere(useQdisc), refs: 1, kind: unload.HolderQdisc, path: "lab0", detail: "in network namespace 40"},
 		{module: "sch_ingress", use: useIngress, refs: 1, kind: unload.HolderQdisc, path: "lab0", detail: "qdisc ingress ffff:"},
 		{module: "sch_fq", use: sets("net/core/default_qdisc", "fq"), refs: 1, kind: unload.HolderQdisc, path: "net.core.default_qdisc", detail: "the default qdisc fq"},
 		{module: "tcp_bbr", use: useDefaultBBR, refs: 2, kind: unload.HolderKernel, path: "net.ipv4.tcp_congestion_control", detail: "in network namespace 40"},
-		{module: "cls_flower", loads: []string{"cls_flower", "sch_ingress", "act_mirred"}, use: useClassifier, refs: 1, kind: unload.HolderFilter, path: "lab0", detail: "classifier flower, preference 7"},
-		{module: "cls_flower", loads: []string{"cls_flower", "sch_prio"}, use: useClassifierOfQdisc, refs: 2, kind: unload.HolderFilter, path: "lab0", detail: "classifier flower, preference 8"},
-		{module: "cls_flower", loads: []string{"cls_flower", "sch_ingress", "veth"}, use: useSharedBlock, refs: 1, kind: unload.HolderFilter, path: "lab", detail: "classifier flower, preference 7"},
-		{module: "act_mirred", loads: []string{"cls_flower", "sch_ingress", "act_mirred"}, use: useClassifier, refs: 1, kind: unload.HolderFilter, path: "mirred", detail: "action mirred, index 1"},
+		{module: "tls", use: useTLS, refs: 1, kind: unload.HolderSocket, path: "socket:", detail: "upper-layer protocol tls"},
+		{module: "cls_flower", loads: []string{"cls_flower", "sch_ingress", "act_mirred"}, use: useClassifier, refs: 1, kind: unload.HolderFilter, path: "lab0", detail: "classifier flower, preference 7", step: "tc filter del dev lab0 ingress pref 7"},
+		{module: "cls_flower", loads: []string{"cls_flower", "sch_prio"}, use: useClassifierOfQdisc, refs: 2, kind: unload.HolderFilter, path: "lab0", detail: "classifier flower, preference 8", step: "tc filter del dev lab0 parent 1: pref 8"},
+		{module: "cls_flower", loads: []string{"cls_flower", "sch_htb"}, use: useClassifierOfClass, refs: 1, kind: unload.HolderFilter, path: "lab0", detail: "classifier flower, preference 6, class 1:2a", step: "tc filter del dev lab0 parent 1:2a pref 6"},
+		{module: "cls_flower", loads: []string{"cls_flower", "sch_ingress", "veth"}, use: useSharedBlock, refs: 1, kind: unload.HolderFilter, path: "lab", detail: "classifier flower, preference 7", step: "tc filter del block 42 pref 7"},
+		{module: "act_mirred", loads: []string{"cls_flower", "sch_ingress", "act_mirred"}, use: useClassifier, refs: 1, kind: unload.HolderFilter, path: "mirred", detail: "action mirred, index 1", step: "tc filter del, for those filters that use action mirred index 1"},
 		{module: "act_mirred", loads: []string{"cls_flower", "sch_ingress", "act_mirred"}, use: elsewhere(useClassifier), refs: 1, kind: unload.HolderFilter, path: "mirred", detail: "in network namespace 40"},
 		{module: "ah4", use: useIPsec, refs: 1, kind: unload.HolderKernel, path: "ip xfrm state", detail: "AH to 10.0.0.2"},
 		{module: "vsock", use: useSocket(unix.AF_VSOCK, unix.SOCK_STREAM, 0), refs: 2, kind: unload.HolderSocket, path: "socket:", detail: "vsock socket"},
@@ -116,6 +118,28 @@ func useClassifierOfQdisc(t *testing.T) {
 	for _, preference := range []string{"8", "9"} {
 		must(t, "tc", "filter", "add", "dev", "lab0", "parent", "1:", "pref", preference, "protocol", "ip", "flower",
 			"dst_ip", "10.0.0."+preference, "classid", "1:1")
+	}
+}
+
+// useClassifierOfClass has a classifier at one class of a qdisc.
+func useClassifierOfClass(t *testing.T) {
+	device(t)
+	must(t, "tc", "qdisc", "add", "dev", "lab0", "root", "handle", "1:", "htb")
+	for _, class := range []string{"1:1", "1:2a"} {
+		must(t, "tc", "class", "add", "dev", "lab0", "parent", "1:", "classid", class, "htb", "rate", "1mbit")
+	}
+	must(t, "tc", "filter", "add", "dev", "lab0", "parent", "1:2a", "pref", "6", "protocol", "ip", "flower", "dst_ip", "10.0.0.6")
+}
+
+// useTLS gives one end of a connection an upper-layer protocol.
+func useTLS(t *testing.T) {
+	must(t, "ip", "link", "set", "lo", "up")
+	server, client := socket(t, unix.AF_INET, unix.SOCK_STREAM, 0), socket(t, unix.AF_INET, unix.SOCK_STREAM, 0)
+	there := &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: 4243}
+	err := errors.Join(unix.Bind(server, there), unix.Listen(server, 1), unix.Connect(client, there),
+		unix.SetsockoptString(client, unix.IPPROTO_TCP, unix.TCP_ULP, "tls"))
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

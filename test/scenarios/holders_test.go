@@ -536,7 +536,7 @@ func costOfWhy(t *testing.T) (cpu time.Duration, memory int64) {
 // TestWhyManyFiles looks through many open files: it takes little, in proportion to
 // their number, and no more memory.
 func TestWhyManyFiles(t *testing.T) {
-	series := guest(t)
+	guest(t)
 	fixture(t, "busy")
 	removed(t, "busy")
 	open(t, "/dev/busy", os.O_RDWR)
@@ -575,11 +575,9 @@ func TestWhyManyFiles(t *testing.T) {
 		t.Errorf("%d references of 501, %d unexplained, %d holders", w.Refcount, w.Unexplained, len(w.Holders))
 	}
 	t.Logf("1,000, 10,000 and 100,000 open files: %v of CPU, %v kB", cpu, memory)
-	bound := 5 * time.Second // where the emulator is slower
-	if series == "amd64-6.12" {
-		bound = time.Second
-	}
-	if cpu[2] > bound {
+	// Busy with other machines, an emulator takes its time: the benchmark counts
+	// instructions instead.
+	if cpu[2] > 5*time.Second {
 		t.Errorf("%v of CPU for 100,000 open files", cpu[2])
 	}
 	if memory[2] > memory[0]+memory[0]/4 {
