@@ -85,32 +85,45 @@ func TestWhyRacing(t *testing.T) {
 			}
 		}
 	})
-	asked, changed, held := 0, 0, 0
-	for ; time.Now().Before(stop); asked++ {
-		began := time.Now()
-		r, list := why(t, "busy", "empty", "user")
-		if !slices.Contains([]int{0, 10, 11, 13}, r.code) || r.stderr != "" || len(list) != 3 {
-			t.Errorf("exit %d, %d answers: %s", r.code, len(list), r.stderr)
-		}
-		for _, w := range list {
-			held += len(w.Holders)
-			if slices.ContainsFunc(w.Missing, func(m string) bool { return strings.Contains(m, "changed under the look") }) {
-				changed++
-			} else if w.Unexplained < 0 {
-				t.Errorf("more is explained than there is, and nothing changed: %+v", w)
-			}
-			if i := slices.IndexFunc(w.Holders, func(h unload.Holder) bool { return l.blamed(h.PID, began) }); i >= 0 {
-				t.Errorf("who was gone is blamed: %+v", w.Holders[i])
-			}
-		}
+	var a asked
+	for time.Now().Before(stop) {
+		a.ask(t, l)
 	}
 	churn.Wait()
-	t.Logf("asked %d times: %d holders, %d times nothing stood still; %d processes came and went", asked, held, changed, len(l.ended))
-	if held == 0 {
+	t.Logf("%+v, while %d processes came and went", a, len(l.ended))
+	if a.holders == 0 {
 		t.Error("nobody was ever found")
 	}
 	await(t, "the last of them to end", func() bool { count, _ := loaded(t, "busy"); return count == 0 })
 	if err := unix.DeleteModule("busy", unix.O_NONBLOCK); err != nil {
 		t.Errorf("unloading when all is over: %v", err)
+	}
+}
+
+// asked is what came of asking, over and over.
+type asked struct {
+	times, holders int
+	changing       int // answers that say that nothing stood still
+}
+
+func (a *asked) ask(t *testing.T, l *lives) {
+	t.Helper()
+	began := time.Now()
+	r, list := why(t, "busy", "empty", "user")
+	if !slices.Contains([]int{0, 10, 11, 13}, r.code) || r.stderr != "" || len(list) != 3 {
+		t.Errorf("exit %d, %d answers: %s", r.code, len(list), r.stderr)
+	}
+	a.times++
+	for _, w := range list {
+		a.holders += len(w.Holders)
+		changing := slices.ContainsFunc(w.Missing, func(m string) bool { return strings.Contains(m, "changed under the look") })
+		if changing {
+			a.changing++
+		} else if w.Unexplained < 0 {
+			t.Errorf("more is explained than there is, and nothing changed: %+v", w)
+		}
+		if i := slices.IndexFunc(w.Holders, func(h unload.Holder) bool { return l.blamed(h.PID, began) }); i >= 0 {
+			t.Errorf("who was gone is blamed: %+v", w.Holders[i])
+		}
 	}
 }
