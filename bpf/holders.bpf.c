@@ -61,6 +61,7 @@ enum way {
 	WAY_TRAIL,	// something that another module keeps of an open file or socket
 	WAY_OPENERS,	// all openers of a disk or partition, by their number
 	WAY_UNOWNED,	// an open file whose operations are a module's and name no owner
+	WAY_EVENT,	// a perf event on a tracepoint (kernel/trace/trace_event_perf.c)
 	WAY_SOUGHT,	// an open file of one of the objects that are sought: no reference
 };
 
@@ -113,6 +114,9 @@ static __always_inline bool in_spans(const void *address)
 
 // The private data by which open files are sought.
 const void *sought[2];
+
+// The operations of perf events, once it is known where they are.
+const void *event_operations;
 
 // For the Go side, which takes only types that are used.
 const enum way *unused_way __attribute__((unused));
@@ -288,6 +292,20 @@ struct super_block {
 struct vm_area_struct {
 	unsigned long vm_start;
 	struct file *vm_file;
+};
+
+// include/linux/trace_events.h. What is no module's, and can come and go, has a count in
+// the same place.
+struct trace_event_call {
+	struct module *module;
+};
+
+struct trace_event_call___before { // before 5.15
+	struct module *mod;
+};
+
+struct perf_event {
+	struct trace_event_call *tp_event;
 };
 
 struct vfsmount {
@@ -627,6 +645,20 @@ static __always_inline void device(struct seq_file *seq, struct file *file, stru
 	terminal(seq, file, private);
 }
 
+static __always_inline void event(struct seq_file *seq, struct perf_event *event)
+{
+	struct trace_event_call *call = READ(event, tp_event);
+	struct trace_event_call___before *before = (void *)call;
+	__u32 *module;
+
+	if (bpf_core_field_exists(before->mod))
+		module = target(READ(before, mod));
+	else
+		module = target(READ(call, module));
+	if (module)
+		tell(seq, WAY_EVENT, event, module);
+}
+
 // look looks at an open file, which may be closed meanwhile.
 static __always_inline void look(struct seq_file *seq, struct file *file)
 {
@@ -646,6 +678,8 @@ static __always_inline void look(struct seq_file *seq, struct file *file)
 		tell(seq, WAY_UNOWNED, file, &first_target);
 	if (private && (private == sought[0] || private == sought[1]))
 		tell(seq, WAY_SOUGHT, file, &first_target);
+	if (event_operations && ops == event_operations)
+		event(seq, private);
 	if (has_trails)
 		follow(seq, READ(ops, owner), file, private);
 	switch (READ(inode, i_mode) & S_IFMT) {

@@ -85,7 +85,8 @@ const (
 	HoldersWayWAY_TRAIL      HoldersWay = 11
 	HoldersWayWAY_OPENERS    HoldersWay = 12
 	HoldersWayWAY_UNOWNED    HoldersWay = 13
-	HoldersWayWAY_SOUGHT     HoldersWay = 14
+	HoldersWayWAY_EVENT      HoldersWay = 14
+	HoldersWayWAY_SOUGHT     HoldersWay = 15
 )
 
 // Names of all BPF objects in the ELF.
@@ -101,6 +102,7 @@ const (
 	HoldersProgName           = "name"
 	HoldersProgSuperblocks    = "superblocks"
 	HoldersVarCanProbe        = "can_probe"
+	HoldersVarEventOperations = "event_operations"
 	HoldersVarFirstSuperblock = "first_superblock"
 	HoldersVarFound           = "found"
 	HoldersVarFromDescriptor  = "from_descriptor"
@@ -181,6 +183,7 @@ type HoldersMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type HoldersVariableSpecs struct {
 	CanProbe        *ebpf.VariableSpec `ebpf:"can_probe"`
+	EventOperations *ebpf.VariableSpec `ebpf:"event_operations"`
 	FirstSuperblock *ebpf.VariableSpec `ebpf:"first_superblock"`
 	Found           *ebpf.VariableSpec `ebpf:"found"`
 	FromDescriptor  *ebpf.VariableSpec `ebpf:"from_descriptor"`
@@ -234,6 +237,7 @@ func (m *HoldersMaps) Close() error {
 // It can be passed to LoadHoldersObjects or ebpf.CollectionSpec.LoadAndAssign.
 type HoldersVariables struct {
 	CanProbe        *ebpf.Variable `ebpf:"can_probe"`
+	EventOperations *ebpf.Variable `ebpf:"event_operations"`
 	FirstSuperblock *ebpf.Variable `ebpf:"first_superblock"`
 	Found           *ebpf.Variable `ebpf:"found"`
 	FromDescriptor  *ebpf.Variable `ebpf:"from_descriptor"`

@@ -184,6 +184,8 @@ func kindOf(r *bpf.HoldersHolding) unload.HolderKind {
 		return trailOf(unix.ByteSliceToString(r.Name[:])).kind
 	case bpf.HoldersVia(r.Via) == bpf.HoldersViaVIA_LIST:
 		return unload.HolderMount
+	case way == bpf.HoldersWayWAY_EVENT:
+		return unload.HolderTracer
 	case way == bpf.HoldersWayWAY_LINE || way == bpf.HoldersWayWAY_TERMINAL:
 		return unload.HolderTTY
 	case bpf.HoldersVia(r.Via) == bpf.HoldersViaVIA_MAPPING:
@@ -218,6 +220,8 @@ func factOf(r *bpf.HoldersHolding) string {
 		return trailOf(name).fact
 	case bpf.HoldersWayWAY_DISK:
 		return "its disk"
+	case bpf.HoldersWayWAY_EVENT:
+		return "perf event on a tracepoint of it"
 	}
 	return ""
 }

@@ -58,7 +58,7 @@ func stepFor(h unload.Holder) string {
 		return stepForKernel(h)
 	}
 	switch h.Kind {
-	case unload.HolderFD, unload.HolderMmap, unload.HolderSocket, unload.HolderTTY, unload.HolderSound, unload.HolderCrypto, unload.HolderBPF:
+	case unload.HolderFD, unload.HolderMmap, unload.HolderSocket, unload.HolderTTY, unload.HolderSound, unload.HolderCrypto, unload.HolderBPF, unload.HolderTracer:
 		return fmt.Sprintf("have process %d (%s) close %s, or end it", h.PID, h.Comm, h.Path)
 	case unload.HolderMount:
 		if own, err := namespaceOf("/proc/self", "mnt"); err == nil && own == h.MountNS {

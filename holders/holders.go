@@ -110,7 +110,7 @@ func (f *Finder) lookFurther(list []unload.Why) (again bool, err error) {
 		return true, nil
 	}
 	f.trailed = true
-	return true, f.kernel.followTrails()
+	return true, errors.Join(f.kernel.followTrails(), f.kernel.followEvents())
 }
 
 // canSearch prepares to follow the kernel's lists, once.

@@ -3,13 +3,16 @@ package scenarios
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/rlimit"
+	"golang.org/x/sys/unix"
 
 	"github.com/modtrace/modtrace/unload"
 )
@@ -24,6 +27,7 @@ func heldInside(series string) []heldInTree {
 		{module: "twofish_generic", loads: crypt, use: useCrypt, refs: 1, kind: unload.HolderCrypto, path: "twofish", detail: "in use as twofish-generic"},
 		{module: "btrfs", loads: []string{"zram", "btrfs"}, use: useBtrfs, refs: 1, kind: unload.HolderMount, path: "/tmp/btrfs", detail: "btrfs"},
 	}
+	list = append(list, heldInTree{module: "tipc", use: useEvent, refs: 2, kind: unload.HolderTracer, path: "anon_inode:[perf_event]", detail: "perf event on a tracepoint of it"})
 	list = append(list, heldInTree{module: "tipc", use: useRawTracepoint, refs: 1, kind: unload.HolderBPF, path: "lab_point", detail: "is attached to a tracepoint of it"})
 	if !strings.HasPrefix(series, "arm64") { // of which Debian has none there
 		// 7.3's second host of a boot gets no disks: a workqueue of the first is left behind.
@@ -136,6 +140,22 @@ func useKprobeMulti(t *testing.T) {
 	p := program(t, ebpf.ProgramSpec{Name: "lab_multi", Type: ebpf.Kprobe, AttachType: ebpf.AttachTraceKprobeMulti})
 	l, err := link.KprobeMulti(p, link.KprobeMultiOptions{Symbols: []string{"dummy_xmit", "dummy_setup"}})
 	attached(t, l, err)
+}
+
+// useEvent has two perf events on a tracepoint, as perf record has one a processor.
+func useEvent(t *testing.T) {
+	id, err := strconv.ParseUint(strings.TrimSpace(readFile(t, tracefs+"events/tipc/tipc_sk_create/id")), 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		event := unix.PerfEventAttr{Type: unix.PERF_TYPE_TRACEPOINT, Size: uint32(unsafe.Sizeof(unix.PerfEventAttr{})), Config: id}
+		fd, err := unix.PerfEventOpen(&event, -1, 0, -1, unix.PERF_FLAG_FD_CLOEXEC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = unix.Close(fd) })
+	}
 }
 
 func useRawTracepoint(t *testing.T) {
