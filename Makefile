@@ -30,10 +30,10 @@ lab: ## boot every kernel of the matrix and run the scenarios in it
 	MODTRACE_LAB=1 $(GO) test -count=1 ./test/lab/... -parallel 4 -timeout 40m
 	@$(MAKE) --no-print-directory matrix budget
 
-# Three machines at once keep two processors busy; with more, the clocks of the
+# A machine is emulated by one thread. With more of them than processors, the clocks of the
 # guests fall behind.
 matrix:
-	MODTRACE_LAB=1 $(GO) test -count=1 ./test/matrix -v -parallel 2 -timeout 80m
+	MODTRACE_LAB=1 $(GO) test -count=1 ./test/matrix -v -parallel $$(nproc) -timeout 80m
 
 budget:
 	MODTRACE_LAB=1 $(GO) test -count=1 ./test/bench -v -timeout 60m

@@ -103,6 +103,7 @@ const scenarios = "./test/scenarios"
 
 // TestScenarios runs every scenario on every kernel of the matrix.
 func TestScenarios(t *testing.T) {
+	t.Parallel() // with the special boots: no processor waits for the last machine
 	l := lab.ForTest(t)
 	l.EachKernel(t, func(t *testing.T, k *lab.Kernel) {
 		l.RunTests(t, machine(t, l, k), l.TestBinary(t, k, scenarios))
@@ -111,6 +112,7 @@ func TestScenarios(t *testing.T) {
 
 // TestSpecialBoots runs the scenarios that want a boot of their own.
 func TestSpecialBoots(t *testing.T) {
+	t.Parallel()
 	l := lab.ForTest(t)
 	boots := []struct {
 		what, test string
