@@ -25,30 +25,34 @@ func (s *search) classifiers(dev, q, ops memory.Value, where string) {
 	}
 	private := s.Pointers(q.End(), size/8)
 	on := "dev " + dev.Text("name") + " "
-	place := on + fmt.Sprintf("parent %x:", q.Uint("handle")>>16)
+	at := on + fmt.Sprintf("parent %x:", q.Uint("handle")>>16)
 	if q.Uint("parent") == ingress {
-		place = on + "ingress"
+		at = on + "ingress"
 		if ops.Text("id") == "clsact" {
-			place = on + "ingress|egress" // each has a block of its own
+			at = on + "ingress|egress" // each has a block of its own
 		}
 	}
-	s.blocks(dev, q, private, place, where)
+	s.blocks(dev, q, private, place{at: at, where: where})
 	for i := range private {
 		for _, class := range s.classes(s.At("Qdisc_class_hash", q.End()+8*uint64(i))) {
 			const most = 64 // pointers of a class: its block is among the first
 			id := class.Uint("classid")
 			name := fmt.Sprintf("%x:%x", id>>16, id&0xffff)
-			s.blocks(dev, q, s.Pointers(class.Address, most), on+"parent "+name, ", class "+name+where)
+			s.blocks(dev, q, s.Pointers(class.Address, most), place{on + "parent " + name, ", class " + name, where})
 		}
 	}
 }
 
+// place is where classifiers are: as tc(8) takes it, in which class, and in which network
+// namespace.
+type place struct{ at, class, where string }
+
 // blocks are those among some pointers.
-func (s *search) blocks(dev, q memory.Value, pointers []uint64, place, where string) {
+func (s *search) blocks(dev, q memory.Value, pointers []uint64, in place) {
 	slices.Sort(pointers)
 	for _, at := range slices.Compact(pointers) {
 		if inKernel(at) && s.Whether(func() bool { return s.isBlockOf(at, q) }) {
-			s.block(dev, s.At("tcf_block", at), place, where)
+			s.block(dev, s.At("tcf_block", at), in)
 		}
 	}
 }
@@ -87,18 +91,18 @@ func (s *search) isBlockOf(at uint64, q memory.Value) bool {
 	return false
 }
 
-// block is one of classifiers; at is where it is, as tc(8) takes it.
-func (s *search) block(dev, block memory.Value, at, where string) {
+// block is one of classifiers.
+func (s *search) block(dev, block memory.Value, in place) {
 	if index := block.Uint("index"); index != 0 { // interfaces share it
-		at = fmt.Sprintf("block %d", index)
+		in.at = fmt.Sprintf("block %d", index)
 	}
 	for _, chain := range s.List(block.Part("chain_list"), "tcf_chain", "list") {
 		for _, proto := range s.Row(chain.Follow("filter_chain", "tcf_proto"), "next") {
 			ops, preference := proto.Follow("ops", "tcf_proto_ops"), proto.Uint("prio")>>16
 			s.hold(ops.Uint("owner"), proto.Address, unload.Holder{
 				Kind: unload.HolderFilter, Path: dev.Text("name"),
-				Detail: fmt.Sprintf("classifier %s, preference %d%s", ops.Text("kind"), preference, where),
-			}).freeBy(fmt.Sprintf("tc filter del %s pref %d%s", at, preference, where))
+				Detail: fmt.Sprintf("classifier %s, preference %d%s%s", ops.Text("kind"), preference, in.class, in.where),
+			}).freeBy(fmt.Sprintf("tc filter del %s pref %d%s", in.at, preference, in.where))
 		}
 	}
 }

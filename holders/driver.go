@@ -19,6 +19,7 @@ func driverTypes() []describer {
 	return []describer{
 		{"dm_mod", "dm_mod", []string{"mapped_device", "dm_table", "dm_target", "target_type"}},
 		{"sd_mod", "scsi_mod", []string{"scsi_disk", "scsi_device", "Scsi_Host", "scsi_host_template"}},
+		{"nvme_core", "nvme_core", []string{"nvme_ns", "nvme_ctrl", "nvme_ctrl_ops"}},
 		{"md_mod", "md_mod", []string{"mddev", "md_personality"}},
 	}
 }
@@ -68,6 +69,8 @@ func (s *search) disk(bdev memory.Value) {
 		s.mapped(name, owner, disk.Follow("private_data", "mapped_device"))
 	case "sd_mod":
 		s.scsi(name, disk.Follow("private_data", "scsi_disk"), s.openersOf(bdev))
+	case "nvme_core":
+		s.nvme(name, disk, s.openersOf(bdev))
 	case "md_mod":
 		s.raid(name, disk.Follow("private_data", "mddev").Follow("pers", "md_personality"), disk)
 	}
@@ -132,11 +135,26 @@ func (r root) mappedName(path string) string {
 func (s *search) scsi(name string, disk memory.Value, openers uint64) {
 	host := disk.Follow("device", "scsi_device").Follow("host", "Scsi_Host")
 	owner := host.Follow("hostt", "scsi_host_template").Uint("module")
+	s.holdOpen(owner, disk.Address, openers, unload.Holder{Kind: unload.HolderBlock, Path: name, Detail: "a disk of its host adapter, which is open"})
+}
+
+// nvme is a disk of one controller, whose driver is held likewise (drivers/nvme/host/
+// core.c, nvme_ns_open). One that several controllers lead to holds none of them.
+func (s *search) nvme(name string, disk memory.Value, openers uint64) {
+	ns := disk.Follow("private_data", "nvme_ns")
+	if !s.Whether(func() bool { return ns.Uint("disk") == disk.Address }) {
+		return
+	}
+	owner := ns.Follow("ctrl", "nvme_ctrl").Follow("ops", "nvme_ctrl_ops").Uint("module")
+	s.holdOpen(owner, ns.Address, openers, unload.Holder{Kind: unload.HolderBlock, Path: name, Detail: "a disk of its controller, which is open"})
+}
+
+// holdOpen notes that each who has something open holds its owner.
+func (s *search) holdOpen(owner, by, openers uint64, h unload.Holder) {
 	if openers == 0 {
 		return
 	}
-	f := s.hold(owner, disk.Address, unload.Holder{Kind: unload.HolderBlock, Path: name, Detail: "a disk of its host adapter, which is open"})
-	if f != nil {
+	if f := s.hold(owner, by, h); f != nil {
 		f.Refs = int64(openers)
 	}
 }

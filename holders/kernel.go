@@ -72,7 +72,7 @@ func (k *kernel) prepareFiles() (err error) {
 	}
 	reason := lockedDown
 	if k.object.CanProbe {
-		reason = "bpf_loop: " + object.Shortly(err) // since 5.17
+		reason = "the kernel does not take a program that loops over descriptors" // it does since 5.17
 	}
 	if k.files, err = k.object.Iterate(bpf.HoldersProgFiles, "task_file"); err != nil {
 		return object.Explain("looking through open files", err)

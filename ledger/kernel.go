@@ -6,6 +6,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"github.com/modtrace/modtrace/bpf"
 	"github.com/modtrace/modtrace/object"
@@ -72,7 +73,10 @@ func openKernel(module string, o Options) (*kernel, error) {
 			return k, nil
 		}
 		failed = errors.Join(failed, err)
-		reason += fmt.Sprintf("%s%s: %s; ", w.mechanism, map[bool]string{true: " with the kernel's lock"}[w.locked], object.Shortly(err))
+		reason += w.mechanism + ": " + object.Shortly(err) + "; "
+		if w.locked && errors.Is(err, unix.EINVAL) {
+			reason = w.mechanism + " with the kernel's lock: not taken by this kernel; "
+		}
 	}
 	var unable *object.Unable
 	if errors.As(failed, &unable) {

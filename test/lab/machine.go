@@ -45,8 +45,8 @@ type Machine struct {
 	// Load names modules that are loaded with modprobe before the command runs;
 	// they must be in the Initrd.
 	Load []string
-	// Disks are files of the host that the guest has as disks of NVMe.
-	Disks []string
+	// Disks are files of the host that the guest has as disks.
+	Disks []Disk
 	// Collect are files of the guest that are copied to the host when the command
 	// has ended: from the guest's path to the host's.
 	Collect map[string]string
@@ -94,6 +94,12 @@ func (e *BootError) Error() string {
 }
 
 // platform is what differs between architectures.
+// Disk is one that a guest has.
+type Disk struct {
+	Device string // what QEMU calls its kind: nvme, virtio-blk-pci
+	File   string // on the host, with what is on it
+}
+
 type platform struct {
 	program, pkg     string // and the Debian package that it is in
 	args             []string
@@ -152,9 +158,9 @@ func (m *Machine) commandLine(p platform, initrd string) []string {
 	if m.CountInstructions {
 		args = append(args, "-icount", "shift=0,sleep=off")
 	}
-	for i, file := range m.Disks {
-		args = append(args, "-drive", fmt.Sprintf("if=none,id=disk%d,format=raw,file=%s", i, strings.ReplaceAll(file, ",", ",,")),
-			"-device", fmt.Sprintf("nvme,drive=disk%d,serial=disk%[1]d", i))
+	for i, d := range m.Disks {
+		args = append(args, "-drive", fmt.Sprintf("if=none,id=disk%d,format=raw,file=%s", i, strings.ReplaceAll(d.File, ",", ",,")),
+			"-device", fmt.Sprintf("%s,drive=disk%d,serial=disk%[2]d", d.Device, i))
 	}
 	return append(args, p.args...)
 }

@@ -45,7 +45,7 @@ func heldModules(k *lab.Kernel) []string {
 		"sch_netem", "sch_prio", "sch_htb", "sch_ingress", "sch_fq", "cls_flower", "act_mirred", "ah4",
 		"vsock_loopback", "tipc", "l2tp_ip", "xfrm_user", "sctp", "bridge", "veth",
 		"nft_ct", "nft_limit", "nft_chain_nat", "nft_masq", "nft_compat", "xt_conntrack", "iptable_filter",
-		"dm_crypt", "twofish_generic", "raid1", "btrfs", "nvme", "tls",
+		"dm_crypt", "twofish_generic", "raid1", "btrfs", "nvme", "virtio_blk", "tls",
 	}
 	if !strings.HasSuffix(k.Series.Name, "-7") { // of which it is no module there
 		list = append(list, "crc32c_generic")
@@ -54,7 +54,7 @@ func heldModules(k *lab.Kernel) []string {
 		list = append(list, "nft_counter")
 	}
 	if strings.HasSuffix(k.Series.Name, "-5.10") || strings.HasSuffix(k.Series.Name, "-6.1") { // later it is built in
-		list = append(list, "ecb")
+		list = append(list, "ecb", "virtio_pci")
 	}
 	if k.Series.Arch != "arm64" {
 		list = append(list, "n_hdlc")
@@ -117,13 +117,13 @@ func TestSpecialBoots(t *testing.T) {
 	boots := []struct {
 		what, test string
 		kernelArgs []string
-		disk       bool
+		disks      []string // by their kind
 		modules    func(*lab.Kernel) []string
 		programs   func(*lab.Kernel) map[string][]string // by the package of Debian's that they are from
 	}{
 		{what: "lockdown", test: "TestLockedDown", kernelArgs: []string{"lockdown=confidentiality"}},
 		{what: "modules_disabled", test: "TestModulesDisabled"},
-		{what: "holders", test: "Test(Why|Refs)InTree", modules: heldModules, programs: holders, disk: true},
+		{what: "holders", test: "Test(Why|Refs)InTree", modules: heldModules, programs: holders, disks: []string{"nvme", "virtio-blk-pci"}},
 	}
 	l.EachKernel(t, func(t *testing.T, k *lab.Kernel) {
 		for _, b := range boots {
@@ -138,8 +138,8 @@ func TestSpecialBoots(t *testing.T) {
 				if b.programs != nil {
 					addTools(t, l, m, b.programs(k))
 				}
-				if b.disk {
-					m.Disks = []string{disk(t)}
+				for _, device := range b.disks {
+					m.Disks = append(m.Disks, lab.Disk{Device: device, File: disk(t)})
 				}
 				m.Env = []string{"MODTRACE_SPECIAL=" + b.what}
 				m.Args = []string{"-test.run=^" + b.test + "$"}

@@ -27,6 +27,11 @@ func heldInside(series string) []heldInTree {
 		{module: "twofish_generic", loads: crypt, use: useCrypt, refs: 1, kind: unload.HolderCrypto, path: "twofish", detail: "in use as twofish-generic"},
 		{module: "btrfs", loads: []string{"zram", "btrfs"}, use: useBtrfs, refs: 1, kind: unload.HolderMount, path: "/tmp/btrfs", detail: "btrfs"},
 	}
+	nvme := func(t *testing.T) { mounted(t, "/dev/nvme0n1") }
+	list = append(list,
+		heldInTree{module: "nvme", use: nvme, refs: 1, kind: unload.HolderBlock, path: "/dev/nvme0n1", detail: "a disk of its controller", typed: 1},
+		heldInTree{module: "nvme_core", loads: []string{"nvme"}, use: nvme, refs: 2, kind: unload.HolderMount, path: "/tmp/disk", detail: "its disk"},
+	)
 	list = append(list, heldInTree{module: "tipc", use: useEvent, refs: 2, kind: unload.HolderTracer, path: "anon_inode:[perf_event]", detail: "perf event on a tracepoint of it"})
 	list = append(list, heldInTree{module: "tipc", use: useRawTracepoint, refs: 1, kind: unload.HolderBPF, path: "lab_point", detail: "is attached to a tracepoint of it"})
 	if !strings.HasPrefix(series, "arm64") { // of which Debian has none there

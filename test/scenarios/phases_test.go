@@ -18,9 +18,17 @@ import (
 // none. A hook that is lost or found shows here.
 var expectedHooks = map[string]map[string]string{
 	"amd64-5.10": {
-		"enter":       "kprobe __x64_sys_delete_module",
-		"free.params": "fentry destroy_params",
-		"free.unlink": "fexit destroy_params",
+		// How why finds holders, and refs watches references.
+		"who has files open, and what these lead to": "iter task_file",
+		"files that are mapped and not open":         "-",
+		"what modules list by types of their own":    "-",
+		"references taken":                           "tp_btf module_get",
+		"references dropped":                         "tp_btf module_put",
+		"the module is loaded":                       "tp_btf module_load",
+		"it is unloaded":                             "tp_btf module_free",
+		"enter":                                      "kprobe __x64_sys_delete_module",
+		"free.params":                                "fentry destroy_params",
+		"free.unlink":                                "fexit destroy_params",
 
 		"who has the lock that a task waits for": "-",
 		"the work item that is waited for":       "fentry flush_work",

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -57,28 +58,30 @@ func TestWhyRacing(t *testing.T) {
 	fixture(t, "busy")
 	removed(t, "busy", "user", "empty")
 	l := &lives{ended: map[int]time.Time{}}
-	stop := time.Now().Add(8 * time.Second)
 	var churn sync.WaitGroup
+	var over atomic.Bool
 	defer churn.Wait()
+	defer over.Store(true)
 	for _, script := range []string{
-		"exec 7</dev/busy; sleep 0.03",
-		"exec 7</dev/busy; (sleep 0.05) & sleep 0.01",
+		"exec 7</dev/busy; sleep 0.3",
+		"exec 7</dev/busy; (sleep 0.2) & sleep 0.1",
 		"exec 7</dev/busy; kill -9 $$",
-		"sleep 0.02",
+		"sleep 0.1",
 	} {
 		churn.Go(func() {
-			for time.Now().Before(stop) {
+			for !over.Load() {
 				l.spend(t, "sh", "-c", script)
+				time.Sleep(20 * time.Millisecond) // and leave something of the processor
 			}
 		})
 	}
 	churn.Go(func() {
-		for time.Now().Before(stop) {
+		for !over.Load() {
 			for _, name := range []string{"empty", "user"} {
 				if err := inguest.LoadFile("/fixtures/" + name + ".ko"); err != nil {
 					t.Error(err)
 				}
-				time.Sleep(20 * time.Millisecond)
+				time.Sleep(50 * time.Millisecond)
 				if err := inguest.Unload(name); err != nil {
 					t.Error(err)
 				}
@@ -86,9 +89,11 @@ func TestWhyRacing(t *testing.T) {
 		}
 	})
 	var a asked
-	for time.Now().Before(stop) {
+	const enough = 8
+	for a.times < enough {
 		a.ask(t, l)
 	}
+	over.Store(true)
 	churn.Wait()
 	t.Logf("%+v, while %d processes came and went", a, len(l.ended))
 	if a.holders == 0 {
