@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/modtrace/modtrace/bpf"
 	"github.com/modtrace/modtrace/object"
 	"github.com/modtrace/modtrace/unload"
 )
@@ -110,7 +111,20 @@ func (f *Finder) lookFurther(list []unload.Why) (again bool, err error) {
 		return true, nil
 	}
 	f.trailed = true
-	return true, errors.Join(f.kernel.followTrails(), f.kernel.followEvents())
+	return true, errors.Join(f.kernel.followTrails(), f.followEvents())
+}
+
+// followEvents has perf events told from other files, by their operations.
+func (f *Finder) followEvents() error {
+	if f.search == nil {
+		return nil // that is said already
+	}
+	at, err := f.search.eventOperations()
+	if err != nil {
+		f.kernel.lacks = append(f.kernel.lacks, fmt.Sprintf("perf events on tracepoints: %v", err))
+		return nil
+	}
+	return f.kernel.object.Vars[bpf.HoldersVarEventOperations].Set(at)
 }
 
 // canSearch prepares to follow the kernel's lists, once.

@@ -60,6 +60,18 @@ func bpfCall(command uintptr, attributes *[3]uint32) (int, error) {
 	return int(fd), nil
 }
 
+// eventOperations is where the operations of perf events are: those of one that this
+// process opens for a moment, and that counts nothing.
+func (s *search) eventOperations() (uint64, error) {
+	event := unix.PerfEventAttr{Type: unix.PERF_TYPE_SOFTWARE, Config: unix.PERF_COUNT_SW_DUMMY, Size: uint32(unsafe.Sizeof(unix.PerfEventAttr{}))}
+	fd, err := unix.PerfEventOpen(&event, 0, -1, -1, unix.PERF_FLAG_FD_CLOEXEC)
+	if err != nil {
+		return 0, fmt.Errorf("opening a perf event: %w", err)
+	}
+	defer unix.Close(fd)
+	return s.opened(fd).Uint("f_op"), nil
+}
+
 // opened is a file that this process has open.
 func (s *search) opened(fd int) memory.Value {
 	table := s.Task().Follow("files", "files_struct").Follow("fdt", "fdtable")

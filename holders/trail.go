@@ -11,7 +11,6 @@ import (
 	"github.com/cilium/ebpf/btf"
 
 	"github.com/modtrace/modtrace/bpf"
-	"github.com/modtrace/modtrace/symbols"
 	"github.com/modtrace/modtrace/unload"
 )
 
@@ -103,23 +102,6 @@ func (t trail) resolve() (bpf.HoldersTrail, error) {
 		at = pointee(typ)
 	}
 	return steps, nil
-}
-
-// followEvents has perf events told from other files, by their operations.
-func (k *kernel) followEvents() error {
-	const name = "perf_fops"
-	var at uint64
-	err := symbols.Each(func(s symbols.Symbol) bool {
-		if string(s.Name) == name && len(s.Module) == 0 {
-			at = s.Address
-		}
-		return at == 0
-	})
-	if err != nil || at == 0 {
-		k.lacks = append(k.lacks, "perf events on tracepoints: the kernel hides where its operations for them are")
-		return nil
-	}
-	return k.object.Vars[bpf.HoldersVarEventOperations].Set(at)
 }
 
 var errNoField = errors.New("no such field")
