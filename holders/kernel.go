@@ -61,7 +61,7 @@ func openKernel(btfFile string) (*kernel, error) {
 func (k *kernel) prepareFiles() (err error) {
 	const sees = "who has files open, and what these lead to"
 	if k.object.CanProbe {
-		k.descriptors, err = k.object.Iterate(bpf.HoldersProgDescriptors, "task")
+		k.descriptors, _ = k.object.Iterate(bpf.HoldersProgDescriptors, "task") // there is another way
 	}
 	if k.descriptors != nil {
 		k.note(sees, "task", "")

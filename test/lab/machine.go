@@ -93,13 +93,13 @@ func (e *BootError) Error() string {
 	return fmt.Sprintf("%s; the console's end:\n%s", e.Reason, e.Console)
 }
 
-// platform is what differs between architectures.
 // Disk is one that a guest has.
 type Disk struct {
 	Device string // what QEMU calls its kind: nvme, virtio-blk-pci
 	File   string // on the host, with what is on it
 }
 
+// platform is what differs between architectures.
 type platform struct {
 	program, pkg     string // and the Debian package that it is in
 	args             []string
