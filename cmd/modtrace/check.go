@@ -20,7 +20,8 @@ func (c *cli) checkCommand() *cobra.Command {
 		Short: "Say what this kernel lets modtrace see",
 		Long: `Say for each phase of an unload how modtrace would see it on this kernel, what is
 missing and why, and for each missing privilege the remedy. As root everything
-is attached for a moment, to be sure; otherwise it is looked up.`,
+is attached for a moment, to be sure; otherwise it is looked up. As root it also says
+how why finds who holds a module, and how refs watches references.`,
 		Example: `  modtrace check
   sudo modtrace check --json | jq '.plan[] | select(.status == "missing")'`,
 		Args: noArguments,
