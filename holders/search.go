@@ -20,17 +20,18 @@ import (
 type search struct {
 	root
 	*memory.Memory
-	openers   func(program, link uint64) ([]bpf.HoldersHolding, error)
-	lacking   []string          // in words, what the kernel does not show
-	unseen    []string          // in words, what was not looked at this time
-	described map[string]bool   // modules whose types are known
-	socketsAt []uint64          // in a namespace, where there are any
-	names     []string          // the modules that are asked about
-	owners    map[uint64]string // names of modules, by their addresses
-	found     []*found
-	alike     map[alike]*found
-	taken     map[held]bool
-	spans     map[string][]span // of modules, where it was asked
+	openers    func(program, link uint64) ([]bpf.HoldersHolding, error)
+	lacking    []string          // in words, what the kernel does not show
+	unseen     []string          // in words, what was not looked at this time
+	registered uint64            // where framebuffers are listed, once it is known
+	described  map[string]bool   // modules whose types are known
+	socketsAt  []uint64          // in a namespace, where there are any
+	names      []string          // the modules that are asked about
+	owners     map[uint64]string // names of modules, by their addresses
+	found      []*found
+	alike      map[alike]*found
+	taken      map[held]bool
+	spans      map[string][]span // of modules, where it was asked
 }
 
 // found is a holder, and which of the modules it holds.
@@ -70,7 +71,7 @@ type held struct {
 
 // searched are the kernel's own types that are looked at.
 func searched() []string {
-	list := slices.Concat([]string{"module", "module_memory", "task_struct"}, networkTypes(), classifierTypes(), diskTypes(), programTypes())
+	list := slices.Concat([]string{"module", "module_memory", "task_struct"}, networkTypes(), classifierTypes(), diskTypes(), programTypes(), consoleTypes())
 	for _, d := range describers() {
 		list = append(list, d.types...)
 	}
@@ -138,6 +139,7 @@ func (s *search) look(names []string) (list []*found, whole bool) {
 	s.algorithms()
 	s.patches()
 	s.programs()
+	s.consoles()
 	return s.found, !s.Torn
 }
 

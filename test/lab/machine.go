@@ -47,6 +47,8 @@ type Machine struct {
 	Load []string
 	// Disks are files of the host that the guest has as disks.
 	Disks []Disk
+	// Devices are further ones that the guest has, as QEMU takes them.
+	Devices []string
 	// Collect are files of the guest that are copied to the host when the command
 	// has ended: from the guest's path to the host's.
 	Collect map[string]string
@@ -161,6 +163,9 @@ func (m *Machine) commandLine(p platform, initrd string) []string {
 	for i, d := range m.Disks {
 		args = append(args, "-drive", fmt.Sprintf("if=none,id=disk%d,format=raw,file=%s", i, strings.ReplaceAll(d.File, ",", ",,")),
 			"-device", fmt.Sprintf("%s,drive=disk%d,serial=disk%[2]d", d.Device, i))
+	}
+	for _, d := range m.Devices {
+		args = append(args, "-device", d)
 	}
 	return append(args, p.args...)
 }

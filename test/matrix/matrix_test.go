@@ -51,7 +51,9 @@ func heldModules(k *lab.Kernel) []string {
 		list = append(list, "crc32c_generic")
 	}
 	if strings.HasSuffix(k.Series.Name, "-5.10") {
-		list = append(list, "nft_counter")
+		list = append(list, "nft_counter", "bochs-drm")
+	} else {
+		list = append(list, "bochs")
 	}
 	if strings.HasSuffix(k.Series.Name, "-5.10") || strings.HasSuffix(k.Series.Name, "-6.1") { // later it is built in
 		list = append(list, "ecb", "virtio_pci")
@@ -118,12 +120,13 @@ func TestSpecialBoots(t *testing.T) {
 		what, test string
 		kernelArgs []string
 		disks      []string // by their kind
+		devices    []string
 		modules    func(*lab.Kernel) []string
 		programs   func(*lab.Kernel) map[string][]string // by the package of Debian's that they are from
 	}{
 		{what: "lockdown", test: "TestLockedDown", kernelArgs: []string{"lockdown=confidentiality"}},
 		{what: "modules_disabled", test: "TestModulesDisabled"},
-		{what: "holders", test: "Test(Why|Refs)InTree", modules: heldModules, programs: holders, disks: []string{"nvme", "virtio-blk-pci"}},
+		{what: "holders", test: "Test(Why|Refs)InTree", modules: heldModules, programs: holders, disks: []string{"nvme", "virtio-blk-pci"}, devices: []string{"bochs-display"}},
 	}
 	l.EachKernel(t, func(t *testing.T, k *lab.Kernel) {
 		for _, b := range boots {
@@ -138,6 +141,7 @@ func TestSpecialBoots(t *testing.T) {
 				if b.programs != nil {
 					addTools(t, l, m, b.programs(k))
 				}
+				m.Devices = b.devices
 				for _, device := range b.disks {
 					m.Disks = append(m.Disks, lab.Disk{Device: device, File: disk(t)})
 				}

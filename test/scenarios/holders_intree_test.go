@@ -82,6 +82,7 @@ func TestWhyInTree(t *testing.T) {
 		})
 	}
 	t.Run("interfaces", testInterfaces)
+	t.Run("console", func(t *testing.T) { testConsole(t, series) })
 	if strings.HasSuffix(series, "-5.10") || strings.HasSuffix(series, "-6.1") { // later, virtio_pci is built in
 		t.Run("disk", testDisk)
 	}
@@ -227,6 +228,47 @@ func socket(t *testing.T, family, kind, protocol int) int {
 func useBBR(t *testing.T) {
 	if err := unix.SetsockoptString(socket(t, unix.AF_INET, unix.SOCK_STREAM, 0), unix.IPPROTO_TCP, unix.TCP_CONGESTION, "bbr"); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// testConsole has a screen, on which the kernel puts its console. That holds whose
+// operations draw on it, which is one helper or another.
+func testConsole(t *testing.T, series string) {
+	if exec.Command("modprobe", "bochs").Run() != nil {
+		must(t, "modprobe", "bochs-drm") // as it was called
+	}
+	await(t, "the console", func() bool {
+		names, err := filepath.Glob("/sys/class/vtconsole/*/name")
+		return err == nil && slices.ContainsFunc(names, func(name string) bool { return strings.Contains(readFile(t, name), "frame buffer") })
+	})
+	ofConsole := func(h unload.Holder) bool { return h.Kind == unload.HolderKernel && h.Path == "/dev/fb0" }
+	consoles := 0
+	for line := range strings.Lines(readFile(t, "/proc/modules")) {
+		name, _, _ := strings.Cut(line, " ")
+		if !strings.HasPrefix(name, "drm") && !strings.HasPrefix(name, "bochs") {
+			continue
+		}
+		unexplained := int64(0)
+		if name == "drm_kms_helper" && (strings.HasSuffix(series, "-5.10") || strings.HasSuffix(series, "-6.1")) {
+			unexplained = 1 // what draws for the console is a client of the screen
+		}
+		_, w := whyOne(t, name)
+		if w.Unexplained != unexplained {
+			t.Errorf("%d unexplained, want %d: %+v", w.Unexplained, unexplained, w)
+		}
+		if !slices.ContainsFunc(w.Holders, ofConsole) {
+			continue
+		}
+		consoles++
+		if path, ok := strings.CutPrefix(w.Advice[0], "echo 0 > "); !ok || os.WriteFile(path, []byte("0"), 0) != nil {
+			t.Errorf("what is advised does not work: %q", w.Advice)
+		}
+		if _, w := whyOne(t, name); slices.ContainsFunc(w.Holders, ofConsole) || w.Unexplained != unexplained {
+			t.Errorf("once that was done: %+v", w)
+		}
+	}
+	if consoles != 1 {
+		t.Errorf("the console holds %d modules", consoles)
 	}
 }
 

@@ -48,6 +48,7 @@ on to the command; a second one ends the machine.`,
 	f.DurationVar(&o.machine.Timeout, "timeout", 5*time.Minute, "end the machine after this time")
 	f.BoolVar(&o.console, "console", false, "show the kernel's console on stderr")
 	f.BoolVar(&o.times, "times", false, "say how long booting and all took")
+	f.StringArrayVar(&o.machine.Devices, "device", nil, "give the guest a `device` more, as QEMU takes it")
 	// A command's own flags are not ours, with or without the two dashes.
 	f.SetInterspersed(false)
 	_ = cmd.RegisterFlagCompletionFunc("kernel", completeSeries)
