@@ -700,3 +700,30 @@ func refusedFurtherDown(t *testing.T) {
 		check(u, u.Caller.Comm, i == 0)
 	}
 }
+
+// TestWhyLivepatch enables a livepatch, which holds its module until it is disabled and
+// nobody uses it any more.
+func TestWhyLivepatch(t *testing.T) {
+	if strings.HasPrefix(guest(t), "arm64") {
+		t.Skip("Debian builds no livepatches there")
+	}
+	fixture(t, "patch")
+	removed(t, "patch")
+	r, w := whyOne(t, "patch")
+	const path = "/sys/kernel/livepatch/patch"
+	if r.code != 10 || w.Refcount != 1 || w.Unexplained != 0 || len(w.Holders) != 1 || w.Holders[0].Kind != unload.HolderLivepatch ||
+		w.Holders[0].Path != path || !slices.Equal(w.Advice, []string{"echo 0 > " + path + "/enabled"}) {
+		t.Errorf("exit %d, %+v", r.code, w)
+	}
+	await(t, "the livepatch to be in use", func() bool { return strings.TrimSpace(readFile(t, path+"/transition")) == "0" })
+	if got := readFile(t, "/proc/cmdline"); got != "patched\n" {
+		t.Errorf("not patched: %q", got)
+	}
+	if err := os.WriteFile(path+"/enabled", []byte("0"), 0); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the livepatch to be gone", func() bool { count, _ := loaded(t, "patch"); return count == 0 })
+	if r, w := whyOne(t, "patch"); r.code != 0 {
+		t.Errorf("disabled: exit %d, %+v", r.code, w)
+	}
+}
