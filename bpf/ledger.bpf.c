@@ -332,7 +332,8 @@ static __always_inline bool note_put(struct page *p, __u32 tid, __u64 address, _
 	s->puts_sum += now;
 	s->last = now;
 	s->dropped_at = address;
-	if (picked->time && now - picked->time > s->held_max)
+	// Another processor may have noted a get that came a moment after this put began.
+	if (picked->time && now > picked->time && now - picked->time > s->held_max)
 		s->held_max = now - picked->time;
 	return true;
 }

@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"cmp"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -66,7 +69,11 @@ func (k *kallsyms) load() {
 		at      uint32
 	}
 	var symbols []symbol
+	modules := regionsOf("/sys/module")
 	_ = Each(func(s Symbol) bool {
+		if modules.foreign(s) {
+			return true
+		}
 		if s.Address == 0 || !bytes.ContainsRune([]byte("tTwWdDbBrR"), rune(s.Kind)) {
 			return true
 		}
@@ -83,4 +90,60 @@ func (k *kallsyms) load() {
 		k.addresses = append(k.addresses, s.address)
 		k.at = append(k.at, s.at)
 	}
+}
+
+// region is where a module's code lies.
+type region struct {
+	from, to uint64
+	module   string
+}
+
+// regions are those of modules that are loaded, by where they begin.
+type regions []region
+
+// regionsOf reads them in sysfs, below the directory of all modules: to read
+// /proc/modules one waits for a lock that an unload which hangs may hold. What cannot be
+// read is left out.
+func regionsOf(dir string) (list regions) {
+	sections, err := filepath.Glob(filepath.Join(dir, "*/sections/.text"))
+	if err != nil {
+		return nil
+	}
+	for _, file := range sections {
+		module := filepath.Dir(filepath.Dir(file))
+		from, size := number(file), number(filepath.Join(module, "coresize"))
+		if from != 0 {
+			list = append(list, region{from, from + size, filepath.Base(module)})
+		}
+	}
+	slices.SortFunc(list, func(a, b region) int { return cmp.Compare(a.from, b.from) })
+	return list
+}
+
+func number(file string) uint64 {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return 0
+	}
+	n, err := strconv.ParseUint(strings.TrimSpace(string(b)), 0, 64)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// foreign says that a module's symbol lies where another module is by now. While
+// functions are traced, the kernel goes on listing those with which modules were
+// initialized, although their memory is free (kernel/trace/ftrace.c, ftrace_free_mem).
+func (r regions) foreign(s Symbol) bool {
+	if len(s.Module) == 0 {
+		return false
+	}
+	i, _ := slices.BinarySearchFunc(r, s.Address, func(in region, address uint64) int {
+		if in.to <= address {
+			return -1
+		}
+		return 1
+	})
+	return i < len(r) && r[i].from <= s.Address && r[i].module != string(s.Module)
 }

@@ -45,7 +45,7 @@ func heldModules(k *lab.Kernel) []string {
 		"sch_netem", "sch_prio", "sch_htb", "sch_ingress", "sch_fq", "cls_flower", "act_mirred", "ah4",
 		"vsock_loopback", "tipc", "l2tp_ip", "xfrm_user", "sctp", "bridge", "veth",
 		"nft_ct", "nft_limit", "nft_chain_nat", "nft_masq", "nft_compat", "xt_conntrack", "iptable_filter",
-		"dm_crypt", "twofish_generic", "raid1", "btrfs", "nvme", "virtio_blk", "tls",
+		"dm_crypt", "twofish_generic", "raid1", "btrfs", "nvme", "virtio_blk",
 	}
 	if !strings.HasSuffix(k.Series.Name, "-7") { // of which it is no module there
 		list = append(list, "crc32c_generic")
@@ -53,7 +53,7 @@ func heldModules(k *lab.Kernel) []string {
 	if strings.HasSuffix(k.Series.Name, "-5.10") {
 		list = append(list, "nft_counter", "bochs-drm")
 	} else {
-		list = append(list, "bochs")
+		list = append(list, "bochs", "tls")
 	}
 	if strings.HasSuffix(k.Series.Name, "-5.10") || strings.HasSuffix(k.Series.Name, "-6.1") { // later it is built in
 		list = append(list, "ecb", "virtio_pci")

@@ -60,7 +60,7 @@ func heldOnes(series string) []heldInTree {
 		list = append(list, heldInTree{module: "snd_dummy", use: useSound, refs: 1, kind: unload.HolderSound, path: "/dev/snd/pcm", detail: "its sound card", typed: 1})
 		list = append(list, heldInTree{module: "n_hdlc", use: useLine, refs: 1, kind: unload.HolderTTY, path: "/dev/", detail: "line discipline hdlc"})
 	}
-	list = slices.Concat(list, heldByNetwork(), heldByFilters(series), heldInside(series))
+	list = slices.Concat(list, heldByNetwork(series), heldByFilters(series), heldInside(series))
 	for i, h := range list {
 		if strings.HasSuffix(series, "-5.10") && h.typed > 0 {
 			list[i].unexplained, list[i].missing = h.typed, "does not describe its types"

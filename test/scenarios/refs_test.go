@@ -89,13 +89,16 @@ func (a accounts) addsUp(t *testing.T) {
 			t.Errorf("an entry contradicts itself: %+v", r)
 		}
 	}
-	if gets != b.Gets || puts != b.Puts || outstanding != b.Outstanding {
+	// Without a lock of the kernel's (5.10), a page may be in use for too long while a
+	// processor of the machine is not emulated: then it is counted what was left out.
+	busy := a.trailer.LostEvents["busy"]
+	if gets+puts+busy != b.Gets+b.Puts || busy == 0 && (gets != b.Gets || puts != b.Puts || outstanding != b.Outstanding) {
 		t.Errorf("the entries have %d gets, %d puts and %d outstanding, the balance %d, %d and %d", gets, puts, outstanding, b.Gets, b.Puts, b.Outstanding)
 	}
 	// Where tasks are preempted inside programs, these are skipped for others. That
 	// may have been for another module's reference.
 	missed := a.trailer.MissedProbes
-	if b.Unexplained+b.Unseen > missed || a.lost() != 0 || len(b.Missing) != 0 {
+	if b.Unexplained+b.Unseen > missed || a.lost() != busy || len(b.Missing) != 0 {
 		t.Errorf("unexplained %d, unseen %d, lost %v, missed %d, %q", b.Unexplained, b.Unseen, a.trailer.LostEvents, missed, b.Missing)
 	}
 }
@@ -414,8 +417,9 @@ func TestRefsParallel(t *testing.T) {
 	if b.Refcount != 0 || b.Outstanding != 0 || b.Unexplained != 0 || b.Gets+b.Puts > 2*all || b.Gets+b.Puts+missed < 2*all {
 		t.Errorf("%d missed, %+v", missed, b)
 	}
-	t.Logf("%d gets, %d puts, %d missed", b.Gets, b.Puts, missed)
-	if missed > 0 {
+	busy := a.trailer.LostEvents["busy"]
+	t.Logf("%d gets, %d puts, %d missed, %d left out", b.Gets, b.Puts, missed, busy)
+	if missed+busy > 0 {
 		return
 	}
 	if r := a.entry(t, "misc_open", "test"); r.Gets != threads*times || r.Puts != r.Gets {
