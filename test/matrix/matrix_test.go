@@ -126,6 +126,7 @@ func TestSpecialBoots(t *testing.T) {
 	}{
 		{what: "lockdown", test: "TestLockedDown", kernelArgs: []string{"lockdown=confidentiality"}},
 		{what: "modules_disabled", test: "TestModulesDisabled"},
+		{what: "livepatch", test: "TestWhyLivepatch"},
 		{what: "holders", test: "Test(Why|Refs)InTree", modules: heldModules, programs: holders, disks: []string{"nvme", "virtio-blk-pci"}, devices: []string{"bochs-display"}},
 	}
 	l.EachKernel(t, func(t *testing.T, k *lab.Kernel) {
