@@ -124,14 +124,14 @@ func (t *table) whys(r *figure.Report) {
 	if len(r.Whys) == 0 {
 		return
 	}
-	const row = "%-34s %12s %12s %12s"
-	t.line(row, fmt.Sprintf("modtrace why, %d modules loaded", r.Whys[0].Modules), "open files", "CPU ms", "resident MB")
+	const row = "%-34s %12s %12s"
+	t.line(row, fmt.Sprintf("modtrace why, %d modules loaded", r.Whys[0].Modules), "open files", "CPU ms")
 	for _, w := range r.Whys {
 		name := "all explained"
 		if !w.Explained {
 			name = "unexplained, all searched"
 		}
-		t.line(row, name, fmt.Sprint(w.Files), fmt.Sprintf("%.0f", float64(w.CPU)/float64(time.Millisecond)), fmt.Sprintf("%.1f", float64(w.Peak)/1024))
+		t.line(row, name, fmt.Sprint(w.Files), fmt.Sprintf("%.0f", float64(w.CPU)/float64(time.Millisecond)))
 	}
 }
 

@@ -53,8 +53,6 @@ type Why struct {
 	Explained bool `json:"explained"`
 	// CPU is the time of the program and of the kernel for it.
 	CPU int64 `json:"cpu_ns"`
-	// Peak is the most memory that was resident.
-	Peak int64 `json:"peak_kb"`
 }
 
 // Reference is what a reference taken or dropped costs more under a tracer.

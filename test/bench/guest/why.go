@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -71,7 +70,6 @@ func why(module string) (w figure.Why, err error) {
 	if !errors.As(err, &exit) || exit.ExitCode() != 10 || stderr.Len() > 0 {
 		return w, fmt.Errorf("modtrace why %s: %w: %s", module, err, &stderr)
 	}
-	usage := cmd.ProcessState.SysUsage().(*syscall.Rusage)
-	w.CPU, w.Peak = usage.Utime.Nano()+usage.Stime.Nano(), usage.Maxrss
+	w.CPU = int64(cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime())
 	return w, nil
 }
