@@ -24,18 +24,19 @@ func (s *search) consoles() {
 		s.unseen = append(s.unseen, "the console on a framebuffer: where the kernel lists these is not known")
 		return
 	}
+	step := ""
+	if file := s.consoleSwitch(); file != "" {
+		step = "echo 0 > " + file
+	}
 	const most = 32 // include/uapi/linux/fb.h, FB_MAX
 	for i, at := range s.Pointers(list, most) {
 		info := s.At("fb_info", at)
 		if info.Uint("fbcon_par") == 0 { // no console is on it
 			continue
 		}
-		f := s.hold(info.Follow("fbops", "fb_ops").Uint("owner"), at, unload.Holder{
+		s.hold(info.Follow("fbops", "fb_ops").Uint("owner"), at, unload.Holder{
 			Kind: unload.HolderKernel, Path: fmt.Sprintf("/dev/fb%d", i), Detail: "the console on that framebuffer",
-		})
-		if switched := s.consoleSwitch(); switched != "" {
-			f.freeBy("echo 0 > " + switched)
-		}
+		}).freeBy(step)
 	}
 }
 

@@ -134,11 +134,11 @@ func (f *Finder) canSearch() bool {
 	}
 	f.searched = true
 	var err error
-	h := unload.Hook{Sees: "qdiscs and what else only the kernel lists", Function: "bpf_probe_read_kernel", Mechanism: object.Run, Status: unload.StatusOK}
+	reason := ""
 	if f.search, err = openSearch(f.root, f.btf, f.kernel.openers); err != nil {
-		h.Mechanism, h.Status, h.Reason = "", unload.StatusMissing, err.Error()
+		reason = err.Error()
 	}
-	f.kernel.plan = append(f.kernel.plan, h)
+	f.kernel.note("qdiscs and what else only the kernel lists", "bpf_probe_read_kernel", object.Run, reason)
 	return f.search != nil
 }
 

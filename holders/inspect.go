@@ -20,15 +20,14 @@ func Inspect(btf string) (plan []unload.Hook, err error) {
 		return []unload.Hook{{Sees: "who holds a module", Required: true, Status: unload.StatusMissing, Reason: f.Unable.What}}, nil
 	}
 	f.canSearch()
-	plan = f.kernel.plan
 	if described, known := f.describesModules(); known {
-		h := unload.Hook{Sees: "what modules list by types of their own", Function: "/sys/kernel/btf", Mechanism: object.Run, Status: unload.StatusOK}
+		reason := ""
 		if !described {
-			h.Mechanism, h.Status, h.Reason = "", unload.StatusMissing, "the types of no module that is loaded are described"
+			reason = "the types of no module that is loaded are described"
 		}
-		plan = append(plan, h)
+		f.kernel.note("what modules list by types of their own", "/sys/kernel/btf", object.Run, reason)
 	}
-	return plan, nil
+	return f.kernel.plan, nil
 }
 
 // describesModules says whether the kernel describes the types of its modules (since

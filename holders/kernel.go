@@ -64,7 +64,7 @@ func (k *kernel) prepareFiles() (err error) {
 		k.descriptors, _ = k.object.Iterate(bpf.HoldersProgDescriptors, "task") // there is another way
 	}
 	if k.descriptors != nil {
-		k.note(sees, "task", "")
+		k.note(sees, "task", object.Iterator, "")
 		if k.name, err = k.object.Load(object.Candidate{Program: bpf.HoldersProgName, Mechanism: object.Run}); err != nil {
 			return object.Explain("finding out where open files are", err)
 		}
@@ -77,7 +77,7 @@ func (k *kernel) prepareFiles() (err error) {
 	if k.files, err = k.object.Iterate(bpf.HoldersProgFiles, "task_file"); err != nil {
 		return object.Explain("looking through open files", err)
 	}
-	k.note(sees, "task_file", "")
+	k.note(sees, "task_file", object.Iterator, "")
 	last := &k.plan[len(k.plan)-1]
 	last.Status, last.Reason = unload.StatusFallback, reason+"; a file that is closed while it is looked at stays open until the look is over"
 	return nil
@@ -93,12 +93,12 @@ func (k *kernel) prepareLists() {
 		if err != nil {
 			reason = object.Shortly(err)
 		}
-		k.note(sees, over, reason)
+		k.note(sees, over, object.Iterator, reason)
 		return it
 	}
 	k.mappings = iterate("files that are mapped and not open", bpf.HoldersProgMappings, "task_vma") // since 5.12
 	if !k.object.CanProbe {
-		k.note("sockets, terminals, disks, mounts and what only the kernel lists", "task", lockedDown)
+		k.note("sockets, terminals, disks, mounts and what only the kernel lists", "task", object.Iterator, lockedDown)
 		return
 	}
 	if k.superblocks = iterate("mounts", bpf.HoldersProgSuperblocks, "task"); k.superblocks != nil {
@@ -106,9 +106,9 @@ func (k *kernel) prepareLists() {
 	}
 }
 
-// note notes what is seen by going over all objects of a kind, or why it is not.
-func (k *kernel) note(sees, over, reason string) {
-	h := unload.Hook{Sees: sees, Function: over, Mechanism: object.Iterator, Status: unload.StatusOK, Reason: reason}
+// note notes by which means something is seen, or why it is not.
+func (k *kernel) note(sees, function, mechanism, reason string) {
+	h := unload.Hook{Sees: sees, Function: function, Mechanism: mechanism, Status: unload.StatusOK, Reason: reason}
 	if reason != "" {
 		h.Mechanism, h.Status = "", unload.StatusMissing
 	}

@@ -48,12 +48,12 @@ func (b *bench) whys() (err error) {
 			}
 			fds = append(fds, fd)
 		}
-		for module, explained := range map[string]bool{"busy": true, "leak": false} {
+		for _, module := range []string{"busy", "leak"} {
 			w, err := why(module)
 			if err != nil {
 				return err
 			}
-			w.Files, w.Modules, w.Explained = files, b.modules, explained
+			w.Files, w.Modules, w.Explained = files, b.modules, module == "busy"
 			b.report.Whys = append(b.report.Whys, w)
 		}
 	}
