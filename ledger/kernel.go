@@ -3,6 +3,7 @@ package ledger
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -223,13 +224,32 @@ func (k *kernel) state() (s state, err error) {
 	return s, nil
 }
 
+// count is how many references there should be, after so many in the beginning.
+func (s state) count(initial int64) int64 {
+	t := s.totals
+	if s.loads == 0 {
+		return initial + int64(t.Gets-t.Puts)
+	}
+	n := int64(t.Gets-t.GetsBefore) - int64(t.Puts-t.PutsBefore)
+	if s.loader != 0 {
+		n++ // the loading itself
+	}
+	return n
+}
+
+// waitForPrograms waits for those that are on their way. The kernel counts a reference
+// and then runs programs for it (kernel/module/main.c, module_put), mostly with
+// preemption disabled: a grace period is over when they have run.
+func waitForPrograms() {
+	const global = 1 // MEMBARRIER_CMD_GLOBAL, a grace period (kernel/sched/membarrier.c)
+	if _, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, global, 0, 0); errno != 0 {
+		time.Sleep(20 * time.Millisecond) // not with nohz_full
+	}
+}
+
 // pages reads the page of each process, whole where the kernel has a lock for that.
 func (k *kernel) pages() (map[bpf.LedgerPageKey]*bpf.LedgerPage, error) {
 	all := map[bpf.LedgerPageKey]*bpf.LedgerPage{}
-	flags := ebpf.MapLookupFlags(0)
-	if k.locked {
-		flags = ebpf.LookupLock
-	}
 	m := k.Maps[bpf.LedgerMapPages]
 	var key bpf.LedgerPageKey
 	err := m.NextKey(nil, &key)
@@ -237,17 +257,35 @@ func (k *kernel) pages() (map[bpf.LedgerPageKey]*bpf.LedgerPage, error) {
 		if all[key] != nil {
 			break // an entry went meanwhile, and it begins anew
 		}
-		page := &bpf.LedgerPage{}
-		if err := m.LookupWithFlags(key, page, flags); err == nil {
+		page, err := k.page(key)
+		if err != nil {
+			return nil, err
+		}
+		if page != nil {
 			all[key] = page
-		} else if !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return nil, fmt.Errorf("reading the ledger: %w", err)
 		}
 	}
 	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return nil, fmt.Errorf("reading the ledger: %w", err)
 	}
 	return all, nil
+}
+
+// page reads the page of one process, nil if it has none.
+func (k *kernel) page(key bpf.LedgerPageKey) (*bpf.LedgerPage, error) {
+	flags := ebpf.MapLookupFlags(0)
+	if k.locked {
+		flags = ebpf.LookupLock
+	}
+	page := &bpf.LedgerPage{}
+	err := k.Maps[bpf.LedgerMapPages].LookupWithFlags(key, page, flags)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the ledger: %w", err)
+	}
+	return page, nil
 }
 
 // stack reads the stack in which a process was at a place for the first time.

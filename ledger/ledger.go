@@ -305,22 +305,37 @@ func (l *Ledger) Ledger() (unload.Ledger, error) {
 // look reads the kernel's count and the pages in a moment in which they stand still, or
 // says that there was none.
 func (l *Ledger) look(b *unload.Balance) (pages map[bpf.LedgerPageKey]*bpf.LedgerPage, s state, still bool, err error) {
-	for i := 0; i < tries && !still; i++ {
-		before, err := l.kernel.state()
-		if err != nil {
+	waited := false
+	for range tries {
+		if pages, s, still, err = l.glance(b); err != nil {
 			return nil, s, false, err
 		}
-		m := readModule(l.module)
-		b.State, b.Refcount = m.state, m.refcount
-		if pages, err = l.kernel.pages(); err != nil {
-			return nil, s, false, err
+		if still && (waited || s.count(l.initial) == b.Refcount) {
+			return pages, s, true, nil
 		}
-		if s, err = l.kernel.state(); err != nil {
-			return nil, s, false, err
+		if still {
+			waitForPrograms()
+			waited = true
 		}
-		still = before == s && m == readModule(l.module)
 	}
 	return pages, s, still, nil
+}
+
+// glance reads all once. still says that nothing has changed meanwhile.
+func (l *Ledger) glance(b *unload.Balance) (pages map[bpf.LedgerPageKey]*bpf.LedgerPage, s state, still bool, err error) {
+	before, err := l.kernel.state()
+	if err != nil {
+		return nil, s, false, err
+	}
+	m := readModule(l.module)
+	b.State, b.Refcount = m.state, m.refcount
+	if pages, err = l.kernel.pages(); err != nil {
+		return nil, s, false, err
+	}
+	if s, err = l.kernel.state(); err != nil {
+		return nil, s, false, err
+	}
+	return pages, s, before == s && m == readModule(l.module), nil
 }
 
 // Stats are what was not seen.

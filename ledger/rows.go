@@ -145,8 +145,16 @@ func (l *Ledger) retire() error {
 		return err
 	}
 	c := newClock()
-	for key, page := range pages {
+	for key := range pages {
 		if key.Load == s.loads && exists(int(key.Pid)) {
+			continue
+		}
+		// Once more: it may have dropped some before it ended.
+		page, err := l.kernel.page(key)
+		if err != nil {
+			return err
+		}
+		if page == nil {
 			continue
 		}
 		rows := l.rowsOf(key, page, c)
