@@ -226,7 +226,7 @@ func Name(word string) (string, error) {
 	if strings.Contains(word, "/") || strings.Contains(word, ".ko") {
 		name, _, _ = strings.Cut(filepath.Base(word), ".ko")
 	}
-	name = strings.ReplaceAll(name, "-", "_")
+	name = unload.Underscored(name)
 	const longest = 55 // include/linux/moduleparam.h, MODULE_NAME_LEN
 	if name == "" || name == "." || name == ".." || len(name) > longest || strings.ContainsFunc(name, odd) {
 		return "", fmt.Errorf("%q is not a module's name", word)

@@ -50,7 +50,7 @@ func (a *assembler) addLook(e *lookEvent) {
 // asked forgets what a task that asks the kernel has found before.
 func (l *lookers) asked(tid int, module string) {
 	l.pending = slices.DeleteFunc(l.pending, func(p look) bool {
-		return p.refusal.Caller.TID == tid && p.refusal.Module == underscored(module)
+		return p.refusal.Caller.TID == tid && p.refusal.Module == unload.Underscored(module)
 	})
 }
 
@@ -102,10 +102,7 @@ func removed(args []string) (names []string) {
 	}
 	for _, arg := range args[1:] {
 		name, _, _ := strings.Cut(filepath.Base(arg), ".ko")
-		names = append(names, underscored(name))
+		names = append(names, unload.Underscored(name))
 	}
 	return names
 }
-
-// underscored is a module's name as the kernel has it.
-func underscored(name string) string { return strings.ReplaceAll(name, "-", "_") }

@@ -4,9 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/modtrace/modtrace/unload"
 )
 
 func (c *cli) traceCommand() *cobra.Command {
@@ -34,7 +35,7 @@ TERM. Names or globs narrow it; "-" and "_" are the same in them.`,
 
 func (c *cli) trace(patterns []string) error {
 	ctx, _ := interruptible()
-	s, err := c.open(ctx, c.options(), func(module string) bool { return matches(patterns, module) })
+	s, err := c.open(ctx, c.options(), func(module string) bool { return unload.Matches(patterns, module) })
 	if err != nil {
 		return err
 	}
@@ -44,19 +45,3 @@ func (c *cli) trace(patterns []string) error {
 	}
 	return s.verdict()
 }
-
-// matches says whether a module is among those asked for; all are if none is.
-func matches(patterns []string, module string) bool {
-	if len(patterns) == 0 {
-		return true
-	}
-	for _, pattern := range patterns {
-		if ok, _ := path.Match(normal(pattern), normal(module)); ok {
-			return true
-		}
-	}
-	return false
-}
-
-// normal folds the two spellings of a module's name, as modprobe does.
-func normal(name string) string { return strings.ReplaceAll(name, "-", "_") }
