@@ -52,6 +52,7 @@ type Reader struct {
 	stats Stats
 	open  bool // a header has come, and no trailer since
 	over  bool
+	next  any // read already
 }
 
 // Stats are what is known of what was read.
@@ -93,11 +94,53 @@ func (r *Reader) Stats() Stats { return r.stats }
 // Close frees what reading took.
 func (r *Reader) Close() { r.close() }
 
+// maxEntries bounds those of one ledger.
+const maxEntries = 10_000
+
 // Next gives the next record: a pointer to an [unload.Header], [unload.Unload],
-// [unload.Stall], [unload.Reload], [unload.Why], [unload.Balance], [unload.Refs],
-// [unload.Ref] or [unload.Trailer]. The error is [io.EOF] at the end; [ErrNotCapture]
-// or a [*SchemaError] when none of it can be read.
+// [unload.Stall], [unload.Reload], [unload.Why], [unload.Ledger], [unload.Ref] or
+// [unload.Trailer]. The error is [io.EOF] at the end; [ErrNotCapture] or a
+// [*SchemaError] when none of it can be read.
 func (r *Reader) Next() (any, error) {
+	for {
+		record, err := r.record()
+		switch v := record.(type) {
+		case *unload.Balance:
+			return r.ledger(v)
+		case *unload.Refs:
+			r.stats.Skipped[SkipUnknown]++ // entries of no balance
+			continue
+		}
+		return record, err
+	}
+}
+
+// ledger gathers the entries that follow a balance.
+func (r *Reader) ledger(b *unload.Balance) (*unload.Ledger, error) {
+	l := &unload.Ledger{Balance: *b}
+	for {
+		record, err := r.record()
+		entry, ok := record.(*unload.Refs)
+		switch {
+		case err != nil && !errors.Is(err, io.EOF):
+			return nil, err
+		case !ok:
+			r.next = record // none at the end, which comes again
+			return l, nil
+		case len(l.Entries) < maxEntries:
+			l.Entries = append(l.Entries, *entry)
+		default:
+			r.stats.Skipped[SkipLong]++
+		}
+	}
+}
+
+// record gives the next, with a balance and each of its entries by themselves.
+func (r *Reader) record() (any, error) {
+	if next := r.next; next != nil {
+		r.next = nil
+		return next, nil
+	}
 	for !r.over {
 		line, err := r.line()
 		if err != nil {
@@ -162,27 +205,29 @@ func (r *Reader) skipped() (n int64) {
 // out. The last one counts only if it ends: a recorder that is killed may leave a part.
 func (r *Reader) line() ([]byte, error) {
 	r.long = r.long[:0]
+	length := 0
 	for {
 		part, err := r.lines.ReadSlice('\n')
-		if err == nil && len(r.long) == 0 {
+		length += len(part)
+		if err == nil && length == len(part) {
 			return part[:len(part)-1], nil
 		}
-		if len(r.long)+len(part) <= maxLine {
+		if length <= maxLine {
 			r.long = append(r.long, part...)
 		}
 		switch {
-		case err == nil && len(r.long) > 0 && r.long[len(r.long)-1] == '\n':
-			return r.long[:len(r.long)-1], nil
-		case err == nil:
-			r.stats.Skipped[SkipLong]++
-			return nil, nil
 		case errors.Is(err, bufio.ErrBufferFull):
 			continue
-		}
-		if len(r.long) > 0 {
+		case err != nil && length > 0:
 			r.stats.Skipped[SkipTorn]++
+			return nil, err
+		case err != nil:
+			return nil, err
+		case length > maxLine:
+			r.stats.Skipped[SkipLong]++
+			return nil, nil
 		}
-		return nil, err
+		return r.long[:length-1], nil
 	}
 }
 

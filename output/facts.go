@@ -144,7 +144,7 @@ func began(u unload.Unload) string {
 
 func (s screen) flags(u unload.Unload) string {
 	text := s.list(u.Flags)
-	if u.Forced && outcomeOf(u) == refused && u.Result.By == unload.ByKernel {
+	if u.Forced && u.Result.Kind() == unload.Refused && u.Result.By == unload.ByKernel {
 		switch u.Result.Reason {
 		case unload.ReasonReferenced, unload.ReasonNoExit:
 			// The two that force overrides, where it is compiled in.
@@ -156,10 +156,10 @@ func (s screen) flags(u unload.Unload) string {
 
 // result is the answer in the words of the contract with scripts.
 func (s screen) result(u unload.Unload) string {
-	switch outcomeOf(u) {
-	case unloaded:
+	switch u.Result.Kind() {
+	case unload.Unloaded:
 		return "" // the verdict says it all
-	case unanswered:
+	case unload.Unanswered:
 		return "none was seen"
 	}
 	r := u.Result

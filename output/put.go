@@ -6,8 +6,7 @@ import (
 	"github.com/modtrace/modtrace/unload"
 )
 
-// Put reports a record that was read from a capture, given as a pointer to it. A balance
-// and the entries that belong to it are several records there; see [Gatherer].
+// Put reports a record that was read from a capture, given as a pointer to it.
 func Put(r Report, record any) error {
 	switch v := record.(type) {
 	case *unload.Header:

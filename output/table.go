@@ -37,7 +37,7 @@ func (o TableOptions) screen() screen {
 // can be anything; what is printed of them is harmless. Each record is a
 // single Write.
 func NewTable(w io.Writer, o TableOptions) Report {
-	return &table{screen: o.screen(), w: w}
+	return &table{screen: o.screen(), w: w, ends: map[unload.Kind]int64{}}
 }
 
 type table struct {
@@ -45,7 +45,7 @@ type table struct {
 	w      io.Writer
 	absent map[unload.PhaseName]bool
 	begun  bool // something was printed
-	ends   [refused + 1]int64
+	ends   map[unload.Kind]int64
 }
 
 // Header prints something only if all is wanted: the first line of a report
@@ -73,7 +73,7 @@ func (t *table) Header(h unload.Header) error {
 
 // Unload prints one unload.
 func (t *table) Unload(u unload.Unload) error {
-	t.ends[outcomeOf(u)]++
+	t.ends[u.Result.Kind()]++
 	phases, err := t.phases(u, t.absent)
 	if err != nil {
 		return err
@@ -92,7 +92,7 @@ func (t *table) Unload(u unload.Unload) error {
 // answer is the verdict, coloured by how it went.
 func (t *table) answer(u unload.Unload) []string {
 	c := red
-	if outcomeOf(u) == unloaded {
+	if u.Result.Kind() == unload.Unloaded {
 		c = green
 	}
 	return t.sentence(c, t.verdict(u))
@@ -158,16 +158,16 @@ func (s screen) lost(kinds map[string]int64) string {
 }
 
 func (t *table) summary() string {
-	n := t.ends[unloaded] + t.ends[refused] + t.ends[unanswered]
+	n := t.ends[unload.Unloaded] + t.ends[unload.Refused] + t.ends[unload.Unanswered]
 	if n < 2 {
 		return ""
 	}
 	text := fmt.Sprintf("%d unload attempts:", n)
 	separator := " "
 	for _, part := range []struct {
-		outcome outcome
+		outcome unload.Kind
 		words   string
-	}{{unloaded, "unloaded"}, {refused, "refused"}, {unanswered, "unanswered"}} {
+	}{{unload.Unloaded, "unloaded"}, {unload.Refused, "refused"}, {unload.Unanswered, "unanswered"}} {
 		if k := t.ends[part.outcome]; k > 0 {
 			text += fmt.Sprintf("%s%d %s", separator, k, part.words)
 			separator = ", "

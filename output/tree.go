@@ -29,7 +29,7 @@ func matters(ns, all int64) bool { return ns >= all/100 }
 // times says whether where the time went is of interest. After a refusal it is
 // not, unless it took its time.
 func times(u unload.Unload) bool {
-	return outcomeOf(u) != refused || u.Duration >= noticeable
+	return u.Result.Kind() != unload.Refused || u.Duration >= noticeable
 }
 
 // tree tells for each phase that matters what was waited for and what ran.

@@ -15,37 +15,16 @@ import (
 // hangs. Names in it are safe to print.
 func Verdict(u unload.Unload) string { return screen{}.verdict(u) }
 
-// outcome is what a caller can meet with.
-type outcome int
-
-const (
-	unanswered outcome = iota // no answer was seen: it hangs, died, or the record was lost
-	unloaded
-	refused
-)
-
-func outcomeOf(u unload.Unload) outcome {
-	switch r := u.Result; {
-	case r.OK:
-		return unloaded
-	case r.Errno != "" || r.By == unload.ByUserspace:
-		return refused
-	case r.Reason == "" || r.Reason == unload.ReasonNone || r.Reason == unload.ReasonUnknown:
-		return unanswered
-	}
-	return refused
-}
-
 // longestName bounds a module's name in a sentence: the kernel's limit
 // (include/linux/module.h, MODULE_NAME_LEN).
 const longestName = 56
 
 func (s screen) verdict(u unload.Unload) string {
 	name := s.name(u.Module, longestName)
-	switch outcomeOf(u) {
-	case unloaded:
+	switch u.Result.Kind() {
+	case unload.Unloaded:
 		return name + " unloaded" + s.force(u) + s.spent(u)
-	case refused:
+	case unload.Refused:
 		return name + s.refusal(u)
 	}
 	return name + s.limbo(u)

@@ -94,6 +94,29 @@ type Result struct {
 	By     string `json:"by"` // "kernel", or "userspace" when a tool refused by itself
 }
 
+// Kind is what a caller can meet with.
+type Kind string
+
+// The kinds of results.
+const (
+	Unloaded   Kind = "ok"
+	Refused    Kind = "refused"
+	Unanswered Kind = "unanswered" // no answer was seen: it hangs, died, or the record was lost
+)
+
+// Kind says what the caller met with.
+func (r Result) Kind() Kind {
+	switch {
+	case r.OK:
+		return Unloaded
+	case r.Errno != "" || r.By == ByUserspace:
+		return Refused
+	case r.Reason == "" || r.Reason == ReasonNone || r.Reason == ReasonUnknown:
+		return Unanswered
+	}
+	return Refused
+}
+
 // Who gave the answer.
 const (
 	ByKernel    = "kernel"
@@ -123,6 +146,14 @@ const (
 	ReasonBuiltIn  Reason = "built_in"
 	ReasonNoUnload Reason = "no_unload" // the kernel is built without unloading
 )
+
+// Reasons lists why the kernel, or a tool in its place, refuses.
+func Reasons() []Reason {
+	return []Reason{
+		ReasonDependents, ReasonReferenced, ReasonNoExit, ReasonLoading, ReasonUnloading, ReasonNotFound,
+		ReasonNoCapability, ReasonModulesDisabled, ReasonInterrupted, ReasonBadAddress, ReasonDenied, ReasonUnknown,
+	}
+}
 
 // Caller is the task that asked for the unload.
 type Caller struct {
