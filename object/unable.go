@@ -11,4 +11,7 @@ type Unable struct {
 
 func (e *Unable) Error() string { return e.What + ": " + e.Why }
 
+// Explain gives the parts by themselves.
+func (e *Unable) Explain() (what, why, remedy string) { return e.What, e.Why, e.Remedy }
+
 func (e *Unable) Unwrap() error { return e.Err }

@@ -5,16 +5,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"runtime/debug"
-	"slices"
 	"strings"
-	"time"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-
-	"github.com/modtrace/modtrace/object"
-	"github.com/modtrace/modtrace/tracer"
 )
 
 // Exit codes, a contract with users' scripts.
@@ -81,12 +78,19 @@ func execute(args []string, stdout, stderr *os.File) int {
 
 // complain prints what failed, why, and what to do about it.
 func complain(w io.Writer, err error) {
-	var unable *object.Unable
+	var unable explained
 	if !errors.As(err, &unable) {
 		fmt.Fprintf(w, "modtrace: %v\n", err)
 		return
 	}
-	fmt.Fprintf(w, "modtrace: %s\n  why: %s\n  try: %s\n", unable.What, unable.Why, unable.Remedy)
+	what, why, remedy := unable.Explain()
+	fmt.Fprintf(w, "modtrace: %s\n  why: %s\n  try: %s\n", what, why, remedy)
+}
+
+// explained is an error of a machine that cannot do what was asked for.
+type explained interface {
+	error
+	Explain() (what, why, remedy string)
 }
 
 // cli holds what all commands share.
@@ -97,15 +101,7 @@ type cli struct {
 	json    bool
 	color   string
 	verbose bool
-	btf     string
-	capture string
-	strict  bool
-	stall   time.Duration
-
-	hooks     []string
-	ringBytes int
-	readyFile string
-	rawFile   string
+	live
 }
 
 func (c *cli) root() *cobra.Command {
@@ -136,16 +132,10 @@ time went, and for a refusal why it was refused.`,
 	flags.BoolVar(&c.json, "json", false, "print NDJSON, one record a line, instead of tables")
 	flags.StringVar(&c.color, "color", "auto", "colour tables: auto, always or never")
 	flags.BoolVarP(&c.verbose, "verbose", "v", false, "show more of each unload")
-	flags.StringVar(&c.btf, "btf", "", "take the kernel's types from `FILE`, for kernels without BTF")
-	flags.StringSliceVar(&c.hooks, "hooks", nil, "limit how functions are hooked to these: "+strings.Join(tracer.Mechanisms(), ", "))
-	flags.IntVar(&c.ringBytes, "ring-bytes", 0, "size of the ring buffer, a power of two (default 1 MiB)")
-	flags.StringVar(&c.readyFile, "ready-file", "", "create this file once tracing has begun")
-	flags.StringVar(&c.rawFile, "raw-file", "", "write the raw events to this file, for replay in tests")
-	for _, hidden := range []string{"hooks", "ring-bytes", "ready-file", "raw-file"} {
-		_ = flags.MarkHidden(hidden)
-	}
+	c.liveFlags(flags)
 	_ = root.RegisterFlagCompletionFunc("color", cobra.FixedCompletions([]string{"auto", "always", "never"}, cobra.ShellCompDirectiveNoFileComp))
-	root.AddCommand(c.runCommand(), c.traceCommand(), c.whyCommand(), c.refsCommand(), c.stuckCommand(), c.checkCommand(), c.completionCommand())
+	root.AddCommand(c.liveCommands()...)
+	root.AddCommand(c.reportCommand(), c.completionCommand())
 	root.InitDefaultHelpCmd()
 	for _, cmd := range root.Commands() {
 		if cmd.Name() == "help" {
@@ -182,6 +172,16 @@ func noArguments(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
+// checkGlobs checks words that are to name modules.
+func checkGlobs(words []string) error {
+	for _, glob := range words {
+		if _, err := path.Match(glob, ""); err != nil || glob == "" {
+			return fmt.Errorf("%q is not a name or glob of modules", glob)
+		}
+	}
+	return nil
+}
+
 // prepare runs before every command, once its words are known to be right.
 func (c *cli) prepare(*cobra.Command, []string) error {
 	switch c.color {
@@ -189,35 +189,27 @@ func (c *cli) prepare(*cobra.Command, []string) error {
 	default:
 		return fmt.Errorf("--color is %q: it takes auto, always or never", c.color)
 	}
-	if c.ringBytes < 0 || c.ringBytes&(c.ringBytes-1) != 0 || c.ringBytes != 0 && c.ringBytes < os.Getpagesize() {
-		return fmt.Errorf("--ring-bytes is %d: it takes a power of two of at least %d", c.ringBytes, os.Getpagesize())
-	}
-	if c.stall < 0 {
-		return fmt.Errorf("--stall is %v: it takes a duration, or 0 for never", c.stall)
-	}
-	for _, name := range c.hooks {
-		if !slices.Contains(tracer.Mechanisms(), name) {
-			return fmt.Errorf("--hooks names %q: it takes some of %s", name, strings.Join(tracer.Mechanisms(), ", "))
-		}
+	if err := c.checkLive(); err != nil {
+		return err
 	}
 	c.started = true
 	return nil
 }
 
-// traceFlags adds the flags of the commands that trace.
-func (c *cli) traceFlags(cmd *cobra.Command) {
-	cmd.Flags().StringVarP(&c.capture, "output", "o", "", "also write a capture to `FILE`")
-	cmd.Flags().DurationVar(&c.stall, "stall", 2*time.Second, "report unloads that hang for `DURATION`, 0: never")
-	cmd.Flags().BoolVar(&c.strict, "strict", false, "exit with 4 when anything was lost or not seen")
-}
-
-func (c *cli) options() tracer.Options {
-	return tracer.Options{BTF: c.btf, RingBytes: c.ringBytes, Mechanisms: c.hooks, Stall: c.stall}
-}
-
 // note tells the user something that is not part of the report.
 func (c *cli) note(format string, args ...any) {
 	fmt.Fprintf(c.stderr, "modtrace: "+strings.TrimSuffix(format, "\n")+"\n", args...)
+}
+
+// unwritable says in plain words why a report cannot be written.
+func unwritable(err error) error {
+	switch {
+	case errors.Is(err, syscall.EPIPE):
+		return errors.New("writing the report: its reader has gone away")
+	case errors.Is(err, syscall.ENOSPC):
+		return errors.New("writing the report: the disk is full; free space, or write elsewhere")
+	}
+	return fmt.Errorf("writing the report: %w", err)
 }
 
 // version is that of the module, or of the checkout it was built from.
@@ -230,7 +222,7 @@ func version() string {
 }
 
 func isUnable(err error) bool {
-	var unable *object.Unable
+	var unable explained
 	return errors.As(err, &unable)
 }
 

@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -94,7 +96,7 @@ func (c *cli) open(ctx context.Context, o tracer.Options, wants func(module stri
 // begin opens the reports, and says that it has. An older capture is overwritten
 // only now: where tracing cannot even start, it stays.
 func (s *recorder) begin(plan []unload.Hook) error {
-	s.reports = append(s.reports, s.cli.report())
+	s.reports = append(s.reports, s.cli.onStdout())
 	if s.cli.capture != "" {
 		f, err := s.create(s.cli.capture)
 		if err != nil {
@@ -129,49 +131,12 @@ func (s *recorder) create(name string) (*os.File, error) {
 	return f, nil
 }
 
-// report is what goes to stdout.
-func (c *cli) report() output.Report {
+// onStdout is the report that goes there.
+func (c *cli) onStdout() output.Report {
 	if c.json {
 		return output.NewJSON(c.stdout)
 	}
 	return output.NewTable(c.stdout, c.tableOptions())
-}
-
-func (c *cli) tableOptions() output.TableOptions {
-	return output.TableOptions{
-		Width:   columns(c.stdout),
-		Color:   c.color == "always" || c.color == "auto" && os.Getenv("NO_COLOR") == "" && isTerminal(c.stdout),
-		ASCII:   !speaksUTF8(),
-		Verbose: c.verbose,
-	}
-}
-
-func isTerminal(f *os.File) bool {
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
-}
-
-// columns is the terminal's width, or what COLUMNS says, or 80.
-func columns(f *os.File) int {
-	if size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ); err == nil && size.Col > 0 {
-		return int(size.Col)
-	}
-	var n int
-	if _, err := fmt.Sscanf(os.Getenv("COLUMNS"), "%d", &n); err == nil && n > 0 {
-		return n
-	}
-	return 80
-}
-
-// speaksUTF8 goes by the locale as locale(7) ranks its variables.
-func speaksUTF8() bool {
-	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
-		if v := os.Getenv(name); v != "" {
-			v = strings.ToUpper(v)
-			return strings.Contains(v, "UTF-8") || strings.Contains(v, "UTF8")
-		}
-	}
-	return false
 }
 
 // header opens every report.
@@ -291,17 +256,6 @@ func (s *recorder) each(write func(output.Report) error) error {
 		}
 	}
 	return nil
-}
-
-// unwritable says in plain words why a report cannot be written.
-func unwritable(err error) error {
-	switch {
-	case errors.Is(err, syscall.EPIPE):
-		return errors.New("writing the report: its reader has gone away")
-	case errors.Is(err, syscall.ENOSPC):
-		return errors.New("writing the report: the disk is full; free space, or write elsewhere")
-	}
-	return fmt.Errorf("writing the report: %w", err)
 }
 
 // verdict is the exit status for what was seen, by --strict.

@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -31,7 +33,7 @@ func (c *cli) stuck() error {
 	for _, lack := range found.Lacks {
 		c.note("%s", lack)
 	}
-	r := c.report()
+	r := c.onStdout()
 	for _, st := range found.Stalls {
 		if err := r.Stall(st); err != nil {
 			return unwritable(err)

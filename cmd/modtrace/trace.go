@@ -1,9 +1,9 @@
+//go:build linux
+
 package main
 
 import (
 	"errors"
-	"fmt"
-	"path"
 
 	"github.com/spf13/cobra"
 
@@ -19,14 +19,7 @@ TERM. Names or globs narrow it; "-" and "_" are the same in them.`,
 		Example: `  sudo modtrace trace
   sudo modtrace trace 'snd-*' tun
   sudo modtrace trace --json | jq -r '[.module, .duration_ns] | @tsv'`,
-		Args: func(_ *cobra.Command, args []string) error {
-			for _, pattern := range args {
-				if _, err := path.Match(pattern, ""); err != nil || pattern == "" {
-					return fmt.Errorf("%q is not a name or glob of modules", pattern)
-				}
-			}
-			return nil
-		},
+		Args: func(_ *cobra.Command, args []string) error { return checkGlobs(args) },
 		RunE: func(_ *cobra.Command, args []string) error { return c.trace(args) },
 	}
 	c.traceFlags(cmd)

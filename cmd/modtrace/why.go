@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -92,7 +94,7 @@ func (c *cli) why(words []string, o whyOptions) (err error) {
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	ctx, _ := interruptible()
-	a := &asking{cli: c, finder: f, words: words, report: c.report()}
+	a := &asking{cli: c, finder: f, words: words, report: c.onStdout()}
 	code := 0
 	switch {
 	case o.watch:

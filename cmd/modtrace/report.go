@@ -1,0 +1,212 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/modtrace/modtrace/capture"
+	"github.com/modtrace/modtrace/output"
+)
+
+// reportOptions say what of captures is shown, and how.
+type reportOptions struct {
+	format, to   string
+	filter       capture.Filter
+	since, until string
+	sort         string
+	limit        int
+	full         bool
+	strict       bool
+}
+
+func (c *cli) reportCommand() *cobra.Command {
+	o := &reportOptions{}
+	cmd := &cobra.Command{
+		Use:   "report [flags] FILE...",
+		Short: "Read captures, on any machine",
+		Long: `Read captures that run, trace, refs or record have written, on any machine and
+without privileges. A few unloads are reported as they were live, many by a summary;
+--full reports each. FILE may be compressed by zstd or gzip, and - is stdin. A capture
+that was cut short is read as far as it goes, and what is missing is said.`,
+		Example: `  modtrace report night.ndjson.zst
+  modtrace report --result refused --since 2h night.ndjson
+  modtrace report --sort duration --limit 5 --full *.ndjson
+  modtrace report --format csv -o unloads.csv night.ndjson
+  modtrace report --json --module 'snd*' night.ndjson | jq -r .module`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return errors.New("report needs a capture: modtrace report FILE")
+			}
+			return c.checkReport(o)
+		},
+		RunE: func(_ *cobra.Command, args []string) error { return c.report(args, *o) },
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&o.format, "format", "table", "what to make: "+strings.Join(formats(), ", "))
+	flags.StringVarP(&o.to, "output", "o", "", "write to `FILE` instead of stdout")
+	flags.StringSliceVar(&o.filter.Modules, "module", nil, "only modules of this `NAME` or glob, may be repeated")
+	flags.StringSliceVar(&o.filter.Results, "result", nil, "only unloads with this `RESULT`: ok, refused, unanswered, or a reason such as referenced")
+	flags.DurationVar(&o.filter.Least, "min-duration", 0, "only unloads that took at least `DURATION`")
+	flags.DurationVar(&o.filter.Most, "max-duration", 0, "only unloads that took at most `DURATION`")
+	flags.StringVar(&o.since, "since", "", "only from `TIME` on: 2026-01-31, \"2026-01-31 22:00\", RFC 3339, or 2h for so long ago")
+	flags.StringVar(&o.until, "until", "", "only before `TIME`")
+	flags.StringVar(&o.sort, "sort", "", "report unloads by `KEY`: start, duration (longest first) or module")
+	flags.IntVar(&o.limit, "limit", 0, "report at most `N` unloads (default 1000 with --sort)")
+	flags.BoolVar(&o.full, "full", false, "report each unload, however many there are")
+	flags.BoolVar(&o.strict, "strict", false, "exit with 4 when a capture was cut short or a line of it cannot be read")
+	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(formats(), cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("sort", cobra.FixedCompletions(output.SortKeys(), cobra.ShellCompDirectiveNoFileComp))
+	_ = cmd.RegisterFlagCompletionFunc("result", cobra.FixedCompletions(capture.Results(), cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+// formats lists what a report can be made as.
+func formats() []string { return []string{"table", "json"} }
+
+func (c *cli) checkReport(o *reportOptions) error {
+	if !slices.Contains(formats(), o.format) {
+		return fmt.Errorf("--format is %q: it takes one of %s", o.format, strings.Join(formats(), ", "))
+	}
+	if o.sort != "" && !slices.Contains(output.SortKeys(), o.sort) {
+		return fmt.Errorf("--sort is %q: it takes one of %s", o.sort, strings.Join(output.SortKeys(), ", "))
+	}
+	if o.limit < 0 || o.filter.Least < 0 || o.filter.Most < 0 {
+		return errors.New("--limit, --min-duration and --max-duration take nothing below 0")
+	}
+	if err := checkGlobs(o.filter.Modules); err != nil {
+		return err
+	}
+	var err error
+	now := time.Now()
+	if o.filter.Since, err = pointInTime("--since", o.since, now); err != nil {
+		return err
+	}
+	if o.filter.Until, err = pointInTime("--until", o.until, now); err != nil {
+		return err
+	}
+	return o.filter.Check()
+}
+
+// pointInTime reads a time as users write it: "" is none.
+func pointInTime(flag, text string, now time.Time) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
+		return now.Add(-d), nil
+	}
+	for _, layout := range []string{time.RFC3339Nano, time.DateOnly, time.DateTime, "2006-01-02 15:04"} {
+		if t, err := time.ParseInLocation(layout, text, time.Local); err == nil {
+			return t, nil
+		}
+	}
+	return time.Time{}, fmt.Errorf("%s is %q: it takes a time such as 2026-01-31, \"2026-01-31 22:00\", or 2h for so long ago", flag, text)
+}
+
+func (c *cli) report(files []string, o reportOptions) (err error) {
+	to := io.Writer(c.stdout)
+	if o.to != "" {
+		f, err := os.OpenFile(o.to, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+		if err != nil {
+			return fmt.Errorf("writing the report: %w", err)
+		}
+		defer func() { err = errors.Join(err, f.Close()) }()
+		to = f
+	}
+	doc := c.document(to, o)
+	incomplete := false
+	var errs []error
+	for _, name := range files {
+		stats, err := c.readCapture(name, o.filter, doc)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		incomplete = c.missingFrom(name, stats) || incomplete
+	}
+	if err := doc.Close(); err != nil {
+		errs = append(errs, unwritable(err))
+	}
+	if err := errors.Join(errs...); err != nil || !o.strict || !incomplete {
+		return err
+	}
+	return &status{exitIncomplete, errors.New("incomplete: see above")}
+}
+
+// document is what the records go to.
+func (c *cli) document(to io.Writer, o reportOptions) output.Document {
+	var doc output.Document
+	switch {
+	case c.json || o.format == "json":
+		doc = output.Ends(output.NewJSON(to))
+	case o.full || o.sort != "" || o.limit != 0:
+		doc = output.Ends(output.NewTable(to, c.tableOptions()))
+	default:
+		doc = output.NewBrief(to, c.tableOptions())
+	}
+	if o.sort != "" || o.limit != 0 {
+		doc = output.Sorted(doc, o.sort, o.limit)
+	}
+	return doc
+}
+
+// readCapture gives the wanted records of a file to a document.
+func (c *cli) readCapture(name string, wanted capture.Filter, doc output.Document) (capture.Stats, error) {
+	f := os.Stdin
+	if name != "-" {
+		var err error
+		if f, err = os.Open(name); err != nil {
+			return capture.Stats{}, fmt.Errorf("reading a capture: %w", err)
+		}
+		defer f.Close()
+	}
+	in, done := c.watched(f, name)
+	defer done()
+	r, err := capture.NewReader(in)
+	if err != nil {
+		return capture.Stats{}, fmt.Errorf("%s: %w", name, err)
+	}
+	defer r.Close()
+	for {
+		record, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return r.Stats(), nil
+		}
+		if err != nil {
+			return r.Stats(), fmt.Errorf("%s: %w", name, err)
+		}
+		if !wanted.Wants(record) {
+			continue
+		}
+		if err := output.Put(doc, record); err != nil {
+			return r.Stats(), unwritable(err)
+		}
+	}
+}
+
+// missingFrom says what a capture lacks, if anything.
+func (c *cli) missingFrom(name string, s capture.Stats) (any bool) {
+	if s.Damage != "" {
+		c.note("%s cannot be read to its end (%s); %d records before that can", name, s.Damage, s.Records)
+	}
+	switch {
+	case s.CutShort == 1 && s.Damage == "":
+		c.note("%s was cut short: it has no trailer, so the recorder was killed or is still at work; all that is there is reported", name)
+	case s.CutShort > 1:
+		c.note("%s was cut short %d times: the recorder was killed, or started anew", name, s.CutShort)
+	}
+	for _, why := range []capture.Skip{capture.SkipGarbage, capture.SkipUnknown, capture.SkipLong, capture.SkipTorn} {
+		if n := s.Skipped[why]; n > 0 {
+			c.note("%s: left out %d lines (%s)", name, n, why)
+			any = true
+		}
+	}
+	return any || s.CutShort > 0 || s.Damage != ""
+}
