@@ -39,6 +39,8 @@ type Options struct {
 	// Reloaded, if set, is told of a module that is loaded again soon after an
 	// unload that was yielded. It is called from within the loop over Unloads.
 	Reloaded func(unload.Reload)
+	// Tick, if set, is called from within the loop over Unloads, at least every second.
+	Tick func()
 	// Tap, if set, is given every raw record as it comes. The bytes are only
 	// valid during the call.
 	Tap func(raw []byte)
@@ -53,7 +55,9 @@ type Tracer struct {
 	tap      func([]byte)
 	watch    *watch
 	reloaded func(unload.Reload)
+	tick     func()
 	stats    Stats
+	final    bool // the stats are
 	err      error
 
 	stop    sync.Once
@@ -85,8 +89,8 @@ func Start(ctx context.Context, o Options) (*Tracer, error) {
 	}
 	t := &Tracer{
 		ctx: ctx, loader: l, tap: o.Tap, watch: newWatch(o.Stall, o.Stalled),
-		reloaded: o.Reloaded,
-		stats:    Stats{Read: map[string]int64{}},
+		reloaded: o.Reloaded, tick: o.Tick,
+		stats: Stats{Read: map[string]int64{}},
 	}
 	if err := t.start(o); err != nil {
 		return nil, errors.Join(err, l.close())
@@ -169,6 +173,7 @@ func (t *Tracer) Unloads() iter.Seq[unload.Unload] {
 		}
 		if t.yieldAll(t.assemble.rest(open, now), yield) && t.yieldAll(t.assemble.looks.rest(exists), yield) {
 			t.count()
+			t.final = true
 		}
 	}
 }
@@ -182,6 +187,9 @@ func (t *Tracer) drain(yield func(unload.Unload) bool) bool {
 	for {
 		if t.watch.due() {
 			t.watch.look(t.assemble, t.begun(), monotonic())
+		}
+		if t.tick != nil {
+			t.tick()
 		}
 		t.reader.SetDeadline(time.Now().Add(min(patience, t.watch.pause, t.assemble.looks.pause())))
 		err := t.reader.ReadInto(&record)
@@ -326,7 +334,12 @@ func (t *Tracer) loads() loadCounts {
 func (t *Tracer) Err() error { return t.err }
 
 // Stats gives the counts; final once Unloads has ended.
-func (t *Tracer) Stats() Stats { return t.stats }
+func (t *Tracer) Stats() Stats {
+	if !t.final {
+		t.count()
+	}
+	return t.stats
+}
 
 // Close stops the trace, detaches, and frees what it holds in the kernel. That
 // takes a second and more on some kernels.

@@ -30,7 +30,7 @@ type live struct {
 
 func (c *cli) liveCommands() []*cobra.Command {
 	return []*cobra.Command{
-		c.runCommand(), c.traceCommand(), c.whyCommand(), c.refsCommand(), c.stuckCommand(), c.checkCommand(),
+		c.runCommand(), c.traceCommand(), c.whyCommand(), c.refsCommand(), c.stuckCommand(), c.recordCommand(), c.checkCommand(),
 	}
 }
 

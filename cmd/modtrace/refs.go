@@ -141,7 +141,10 @@ func (c *cli) whyOne(name string) (_ unload.Why, err error) {
 }
 
 func (w *watching) watch(ctx context.Context, name string, o refsOptions) error {
-	if err := w.begin(w.ledger.Plan()); err != nil {
+	if err := w.attended(); err != nil {
+		return err
+	}
+	if err := w.begun(w.ledger.Plan()); err != nil {
 		return err
 	}
 	w.cli.note("watching references on %s; INT ends it", name)

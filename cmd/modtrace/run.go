@@ -13,6 +13,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+
+	"github.com/modtrace/modtrace/capture"
 )
 
 func (c *cli) runCommand() *cobra.Command {
@@ -62,7 +64,7 @@ func (c *cli) run(args []string, failOver, linger time.Duration) error {
 	ctx, caught := interruptible()
 	o := c.options()
 	o.Below = os.Getpid()
-	s, err := c.open(ctx, o, func(string) bool { return true })
+	s, err := c.open(ctx, o, capture.Filter{}, func(s *session) error { return s.attended() })
 	if err != nil {
 		return failedRun(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -16,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/modtrace/modtrace/capture"
 	"github.com/modtrace/modtrace/output"
 	"github.com/modtrace/modtrace/tracer"
 	"github.com/modtrace/modtrace/unload"
@@ -25,7 +27,7 @@ import (
 type recorder struct {
 	cli     *cli
 	reports []output.Report
-	files   []*os.File
+	files   []io.Closer
 }
 
 // session is a trace and the reports that its unloads go to.
@@ -34,9 +36,8 @@ type session struct {
 	tracer  *tracer.Tracer
 	holders explainer
 	slowest unload.Unload
-	// wants says whether a module's unloads are to be reported.
-	wants func(module string) bool
-	err   error // of reporting a stall or a reload
+	wanted  capture.Filter
+	err     error // of reporting a stall or a reload
 
 	told atomic.Int64 // unloads by the kernel that were reported, or not wanted
 	gone atomic.Int64 // modules that were unloaded and have not come back
@@ -64,11 +65,11 @@ func interruptible() (ctx context.Context, caught func() os.Signal) {
 	}
 }
 
-// open starts tracing and opens the reports.
-func (c *cli) open(ctx context.Context, o tracer.Options, wants func(module string) bool) (_ *session, err error) {
+// open starts tracing, and has the reports on what is wanted begin.
+func (c *cli) open(ctx context.Context, o tracer.Options, wanted capture.Filter, begin func(*session) error) (_ *session, err error) {
 	// A reader that goes away is reported by the write that fails.
 	signal.Ignore(syscall.SIGPIPE)
-	s := &session{recorder: recorder{c, nil, nil}, wants: wants, holders: explainer{btf: c.btf}}
+	s := &session{recorder: recorder{c, nil, nil}, wanted: wanted, holders: explainer{btf: c.btf}}
 	o.Stalled, o.Reloaded = s.stalled, s.reloaded
 	defer func() {
 		if err != nil {
@@ -76,10 +77,11 @@ func (c *cli) open(ctx context.Context, o tracer.Options, wants func(module stri
 		}
 	}()
 	if c.rawFile != "" {
-		f, err := s.create(c.rawFile)
+		f, err := os.OpenFile(c.rawFile, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("writing raw events: %w", err)
 		}
+		s.files = append(s.files, f)
 		o.Tap = rawWriter(f)
 	}
 	// Collecting garbage meanwhile would take a tenth of the time: see settle.
@@ -87,23 +89,33 @@ func (c *cli) open(ctx context.Context, o tracer.Options, wants func(module stri
 	if s.tracer, err = tracer.Start(ctx, o); err != nil {
 		return nil, err
 	}
-	if err := s.begin(s.tracer.Plan()); err != nil {
+	if err = begin(s); err == nil {
+		err = s.begun(s.tracer.Plan())
+	}
+	if err != nil {
 		return nil, errors.Join(err, s.tracer.Close())
 	}
 	return s, nil
 }
 
-// begin opens the reports, and says that it has. An older capture is overwritten
+// attended opens the reports that somebody looks at. An older capture is overwritten
 // only now: where tracing cannot even start, it stays.
-func (s *recorder) begin(plan []unload.Hook) error {
+func (s *recorder) attended() error {
 	s.reports = append(s.reports, s.cli.onStdout())
-	if s.cli.capture != "" {
-		f, err := s.create(s.cli.capture)
-		if err != nil {
-			return err
-		}
-		s.reports = append(s.reports, output.NewJSON(f))
+	if s.cli.capture == "" {
+		return nil
 	}
+	w, err := capture.Create(s.cli.capture)
+	if err != nil {
+		return err
+	}
+	s.files, s.reports = append(s.files, w), append(s.reports, w)
+	return nil
+}
+
+// begun says in the reports on what they are made, and to whoever waits that all is seen
+// from now on.
+func (s *recorder) begun(plan []unload.Hook) error {
 	if err := s.header(plan); err != nil {
 		return err
 	}
@@ -118,17 +130,6 @@ func settle() {
 	debug.SetGCPercent(100)
 	debug.FreeOSMemory()
 	_ = unix.Prctl(unix.PR_SET_THP_DISABLE, 1, 0, 0, 0)
-}
-
-// create makes a file that only its owner can read: a capture names processes
-// and their arguments.
-func (s *recorder) create(name string) (*os.File, error) {
-	f, err := os.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("writing a capture: %w", err)
-	}
-	s.files = append(s.files, f)
-	return f, nil
 }
 
 // onStdout is the report that goes there.
@@ -185,14 +186,14 @@ func (s *recorder) ready() error {
 
 // stalled reports an unload that hangs.
 func (s *session) stalled(st unload.Stall) {
-	if s.err == nil && s.wants(st.Module) {
+	if s.err == nil && s.wanted.Wants(&st) {
 		s.err = s.each(func(r output.Report) error { return r.Stall(st) })
 	}
 }
 
 // reloaded reports a module that is back.
 func (s *session) reloaded(l unload.Reload) {
-	if s.err == nil && s.wants(l.Module) {
+	if s.err == nil && s.wanted.Wants(&l) {
 		s.err = s.each(func(r output.Report) error { return r.Reload(l) })
 		s.gone.Add(-1)
 	}
@@ -205,7 +206,7 @@ func (s *session) follow() error {
 		if s.err != nil {
 			return s.err
 		}
-		if s.wants(u.Module) {
+		if s.wanted.Wants(&u) {
 			if err := s.unloaded(u); err != nil {
 				return err
 			}
@@ -217,7 +218,8 @@ func (s *session) follow() error {
 	if err := s.tracer.Err(); err != nil {
 		return err
 	}
-	return s.trailer()
+	t := s.trailer()
+	return s.each(func(r output.Report) error { return r.Trailer(t) })
 }
 
 // unloaded reports an unload that has ended.
@@ -236,9 +238,10 @@ func (s *session) report(u unload.Unload) error {
 	return s.each(func(r output.Report) error { return r.Unload(u) })
 }
 
-func (s *session) trailer() error {
+// trailer is how the trace stands.
+func (s *session) trailer() unload.Trailer {
 	stats := s.tracer.Stats()
-	t := unload.Trailer{
+	return unload.Trailer{
 		Type:         unload.TypeTrailer,
 		Records:      stats.Records,
 		LostEvents:   stats.Lost,
@@ -246,7 +249,6 @@ func (s *session) trailer() error {
 		Incomplete:   stats.Incomplete,
 		Ended:        time.Now().UTC(),
 	}
-	return s.each(func(r output.Report) error { return r.Trailer(t) })
 }
 
 func (s *recorder) each(write func(output.Report) error) error {

@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/modtrace/modtrace/unload"
+	"github.com/modtrace/modtrace/capture"
 )
 
 func (c *cli) traceCommand() *cobra.Command {
@@ -28,7 +28,7 @@ TERM. Names or globs narrow it; "-" and "_" are the same in them.`,
 
 func (c *cli) trace(patterns []string) error {
 	ctx, _ := interruptible()
-	s, err := c.open(ctx, c.options(), func(module string) bool { return unload.Matches(patterns, module) })
+	s, err := c.open(ctx, c.options(), capture.Filter{Modules: patterns}, func(s *session) error { return s.attended() })
 	if err != nil {
 		return err
 	}
