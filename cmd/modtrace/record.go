@@ -51,7 +51,8 @@ before the next is taken, so that nothing is lost when modtrace is killed, and o
 disk within a second. What an earlier recorder has left in FILE is kept as FILE.1,
 and a file that is full likewise. Where nothing can be written, on a full disk, the
 tracing goes on; it is said, the records are counted, and once there is room the file
-goes on with what was lost. A file that is moved away is begun anew.
+goes on with what was lost. A file that is moved away is begun anew. Slow are unloads of
+100 ms and more, unless --min-duration says otherwise.
 
 Under systemd it says when it is ready, and feeds the watchdog. HUP is ignored.`,
 		Example: `  sudo modtrace record -o /var/log/modtrace/unloads.ndjson.zst
@@ -68,12 +69,12 @@ Under systemd it says when it is ready, and feeds the watchdog. HUP is ignored.`
 	}
 	flags := cmd.Flags()
 	flags.StringVarP(&o.to, "output", "o", "", "write to `FILE`, compressed if its name ends in .zst")
-	flags.StringVar(&o.maxSize, "max-size", "100MB", "begin a new file when one would exceed `SIZE`, 0: never")
+	flags.StringVar(&o.maxSize, "max-size", "100MB", "begin a new file at `SIZE`, 0: never")
 	flags.IntVar(&o.keep, "rotate", 4, "keep `N` older files: FILE.1 is the newest")
 	flags.DurationVar(&o.duration, "duration", 0, "end after `DURATION`, 0: at INT or TERM")
 	flags.StringSliceVar(&o.filter.Modules, "module", nil, "only modules of this `NAME` or glob, may be repeated")
 	flags.DurationVar(&o.filter.Least, "min-duration", 0, "only unloads that took at least `DURATION`")
-	flags.StringVar(&o.only, "only", onlyAll, "only unloads that are `WHAT`: refused, slow (100ms unless --min-duration says otherwise) or all")
+	flags.StringVar(&o.only, "only", onlyAll, "only these unloads: refused, slow or `all`")
 	flags.DurationVar(&c.stall, "stall", 2*time.Second, "record unloads that hang for `DURATION`, 0: never")
 	flags.BoolVar(&c.strict, "strict", false, "exit with 4 when anything was lost or not seen")
 	_ = cmd.RegisterFlagCompletionFunc("only", cobra.FixedCompletions([]string{onlyAll, onlyRefused, onlySlow}, cobra.ShellCompDirectiveNoFileComp))

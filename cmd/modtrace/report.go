@@ -34,7 +34,9 @@ func (c *cli) reportCommand() *cobra.Command {
 		Long: `Read captures that run, trace, refs or record have written, on any machine and
 without privileges. A few unloads are reported as they were live, many by a summary;
 --full reports each. FILE may be compressed by zstd or gzip, and - is stdin. A capture
-that was cut short is read as far as it goes, and what is missing is said.`,
+that was cut short is read as far as it goes, and what is missing is said.
+
+TIME is 2026-01-31, "2026-01-31 22:00", RFC 3339, or 2h for so long ago.`,
 		Example: `  modtrace report night.ndjson.zst
   modtrace report --result refused --since 2h night.ndjson
   modtrace report --sort duration --limit 5 --full *.ndjson
@@ -52,15 +54,15 @@ that was cut short is read as far as it goes, and what is missing is said.`,
 	flags.StringVar(&o.format, "format", "table", "what to make: "+strings.Join(formats(), ", "))
 	flags.StringVarP(&o.to, "output", "o", "", "write to `FILE` instead of stdout")
 	flags.StringSliceVar(&o.filter.Modules, "module", nil, "only modules of this `NAME` or glob, may be repeated")
-	flags.StringSliceVar(&o.filter.Results, "result", nil, "only unloads with this `RESULT`: ok, refused, unanswered, or a reason such as referenced")
+	flags.StringSliceVar(&o.filter.Results, "result", nil, "only this `RESULT`: ok, refused, unanswered, or a reason")
 	flags.DurationVar(&o.filter.Least, "min-duration", 0, "only unloads that took at least `DURATION`")
 	flags.DurationVar(&o.filter.Most, "max-duration", 0, "only unloads that took at most `DURATION`")
-	flags.StringVar(&o.since, "since", "", "only from `TIME` on: 2026-01-31, \"2026-01-31 22:00\", RFC 3339, or 2h for so long ago")
+	flags.StringVar(&o.since, "since", "", "only from `TIME` on")
 	flags.StringVar(&o.until, "until", "", "only before `TIME`")
 	flags.StringVar(&o.sort, "sort", "", "report unloads by `KEY`: start, duration (longest first) or module")
 	flags.IntVar(&o.limit, "limit", 0, "report at most `N` unloads (default 1000 with --sort)")
 	flags.BoolVar(&o.full, "full", false, "report each unload, however many there are")
-	flags.BoolVar(&o.strict, "strict", false, "exit with 4 when a capture was cut short or a line of it cannot be read")
+	flags.BoolVar(&o.strict, "strict", false, "exit with 4 when a capture is not complete")
 	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(formats(), cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("sort", cobra.FixedCompletions(output.SortKeys(), cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("result", cobra.FixedCompletions(capture.Results(), cobra.ShellCompDirectiveNoFileComp))
