@@ -7,14 +7,17 @@ import (
 	"errors"
 	"fmt"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/modtrace/modtrace/capture"
+	"github.com/modtrace/modtrace/confine"
 	"github.com/modtrace/modtrace/unload"
 )
 
@@ -128,14 +131,30 @@ func (c *cli) record(o recordOptions) error {
 	if err != nil {
 		return err
 	}
-	c.note("recording to %s; INT ends it", o.to)
-	tellManager(daemon.SdNotifyReady)
-	err = s.follow()
-	tellManager(daemon.SdNotifyStopping)
+	err = c.confine(filepath.Dir(o.to))
+	if err == nil {
+		c.note("recording to %s; INT ends it", o.to)
+		tellManager(daemon.SdNotifyReady)
+		err = s.follow()
+		tellManager(daemon.SdNotifyStopping)
+	}
 	if err := errors.Join(err, s.close()); err != nil {
 		return err
 	}
 	return s.verdict()
+}
+
+// confine drops what is not needed once everything is attached. What stays is for naming
+// functions and callers, and for finding holders, each as it comes up.
+func (c *cli) confine(dir string) error {
+	_, err := confine.Capabilities("CAP_BPF", "CAP_PERFMON", "CAP_SYSLOG", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH")
+	if err != nil {
+		return err
+	}
+	if err := unix.Faccessat(unix.AT_FDCWD, dir, unix.W_OK, unix.AT_EACCESS); err != nil {
+		c.note("no new file can be begun in %s (%v): only its owner may, and privileges to do more than that are dropped", dir, err)
+	}
+	return nil
 }
 
 // unattended opens the capture that nobody looks at for now.
