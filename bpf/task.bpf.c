@@ -25,6 +25,8 @@ const volatile bool can_probe = true;
 // many are looked at.
 #define BARRIERS 4
 
+#define COMM_LEN 16
+
 // An item of the list. tid is only meant when func is wq_barrier_func.
 struct barrier {
 	__u64 func;
@@ -48,6 +50,7 @@ struct record {
 	__u32 pad;
 	__u64 work; // the function of the work item that it runs
 	__u64 task; // its address, never shown
+	__u8 comm[COMM_LEN];
 	struct barrier barrier[BARRIERS];
 	__u64 stack[TASK_DEPTH];
 };
@@ -87,6 +90,7 @@ struct task_struct___seen {
 	void *worker_private;
 	struct sched_info sched_info;
 	struct thread_struct thread;
+	char comm[COMM_LEN];
 };
 
 // kernel/kthread.c. The kernel finds it by worker_private since 5.17, by
@@ -260,6 +264,7 @@ int tasks(struct bpf_iter__task *ctx)
 	if (r->state & TASK_DEAD)
 		return 0;
 	r->kthread = !!(seen->flags & PF_KTHREAD);
+	__builtin_memcpy(r->comm, seen->comm, sizeof(r->comm));
 	if (bpf_core_field_exists(seen->sched_info.last_arrival))
 		r->arrived = seen->sched_info.last_arrival;
 #if defined(__TARGET_ARCH_x86)

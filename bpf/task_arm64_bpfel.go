@@ -35,6 +35,7 @@ type TaskRecord struct {
 	Pad        uint32
 	Work       uint64
 	Task       uint64
+	Comm       [16]uint8
 	Barrier    [4]struct {
 		_    structs.HostLayout
 		Func uint64

@@ -144,7 +144,7 @@ func (r *Reader) record() (any, error) {
 	for !r.over {
 		line, err := r.line()
 		if err != nil {
-			if !errors.Is(err, io.EOF) {
+			if !errors.Is(err, io.EOF) && !errors.Is(err, ErrNotCapture) {
 				r.stats.Damage = err.Error()
 			}
 			r.over = true
@@ -216,6 +216,8 @@ func (r *Reader) line() ([]byte, error) {
 			r.long = append(r.long, part...)
 		}
 		switch {
+		case length > maxLine && r.stats.Records == 0:
+			return nil, ErrNotCapture
 		case errors.Is(err, bufio.ErrBufferFull):
 			continue
 		case err != nil && length > 0:

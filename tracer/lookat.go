@@ -10,7 +10,6 @@ import (
 
 	"github.com/modtrace/modtrace/cause"
 	"github.com/modtrace/modtrace/klog"
-	"github.com/modtrace/modtrace/procfs"
 	"github.com/modtrace/modtrace/unload"
 )
 
@@ -111,7 +110,7 @@ func name(b *unload.Blocker, list []*task) bool {
 	case 0:
 		return false
 	case 1:
-		b.PID, b.Comm, b.Stack = list[0].pid, procfs.Comm(procfs.Task(list[0].tid)), list[0].stack
+		b.PID, b.Comm, b.Stack = list[0].pid, list[0].name(), list[0].stack
 		return true
 	}
 	b.Candidates = len(list)
@@ -197,7 +196,7 @@ func inWorkqueue(b *unload.Blocker, o others) {
 		if queue == "" {
 			return o.works(t)
 		}
-		return (t.work != "" || t.in(runner)) && queueOf(procfs.Comm(procfs.Task(t.tid))) == queue
+		return (t.work != "" || t.in(runner)) && queueOf(t.name()) == queue
 	})
 	b.Kind = unload.KindWorkqueue
 	o.describeWork(b, workers)
@@ -244,7 +243,7 @@ func ownsLock(b *unload.Blocker, o others, kind unload.Cause) {
 		return
 	}
 	t := &o.all[owner]
-	b.Kind, b.PID, b.Comm, b.Stack = unload.KindTask, t.pid, procfs.Comm(procfs.Task(t.tid)), t.stack
+	b.Kind, b.PID, b.Comm, b.Stack = unload.KindTask, t.pid, t.name(), t.stack
 	b.Detail = cmp.Or(b.Detail, lock.name)
 }
 

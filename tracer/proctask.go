@@ -39,6 +39,7 @@ func withMissing(list []task) []task {
 		if err != nil || stat.Ended() {
 			continue
 		}
+		t.comm = stat.Comm
 		t.asleep, t.interruptible = stat.State != "R", stat.State == "S"
 		t.stack = stackOf(t.tid)
 		t.call, t.arguments = callOf(t.tid)

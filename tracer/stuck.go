@@ -296,7 +296,7 @@ func appendNew(list []string, text string) []string {
 
 // callerOf describes who unloads.
 func callerOf(t *task) unload.Caller {
-	c := unload.Caller{PID: t.pid, TID: t.tid, Comm: procfs.Comm(procfs.Task(t.tid)), Cmdline: []string{}, Ancestors: []unload.Ancestor{}}
+	c := unload.Caller{PID: t.pid, TID: t.tid, Comm: t.name(), Cmdline: []string{}, Ancestors: []unload.Ancestor{}}
 	dir := procfs.Task(t.pid)
 	c.Exe, _ = os.Readlink(filepath.Join(dir, "exe")) // "" where that is not permitted
 	if b, err := os.ReadFile(filepath.Join(dir, "cmdline")); err == nil && len(b) > 0 {

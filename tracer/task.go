@@ -1,6 +1,7 @@
 package tracer
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"github.com/modtrace/modtrace/bpf"
 	"github.com/modtrace/modtrace/cause"
 	"github.com/modtrace/modtrace/object"
+	"github.com/modtrace/modtrace/procfs"
 	"github.com/modtrace/modtrace/symbols"
 	"github.com/modtrace/modtrace/unload"
 	"github.com/modtrace/modtrace/unwind"
@@ -23,6 +25,7 @@ import (
 // task is what one task is doing.
 type task struct {
 	pid, tid int
+	comm     string // as the kernel has it; /proc says more of a kworker
 	asleep   bool
 	// interruptible says that it sleeps so that signals wake it.
 	interruptible bool
@@ -40,6 +43,10 @@ type task struct {
 	self    uint64                   // the address of its task_struct
 	locks   map[unload.Cause]awaited // those that it may wait for, by kind
 }
+
+// name is what /proc calls the task, or what it was called when it was looked at: it may
+// have ended since.
+func (t *task) name() string { return cmp.Or(procfs.Comm(procfs.Task(t.tid)), t.comm) }
 
 // awaited is a lock that a task waits for if it waits for one of the kind: where the
 // one kind has its owner, the other may have something else that leads to that.
@@ -261,7 +268,7 @@ const (
 
 func (r *taskReader) task(record *bpf.TaskRecord, frames []uint64) task {
 	t := task{
-		pid: int(record.Pid), tid: int(record.Tid),
+		pid: int(record.Pid), tid: int(record.Tid), comm: text(record.Comm[:]),
 		asleep:        record.State != 0,
 		interruptible: record.State&(taskInterruptible|taskUninterruptible) == taskInterruptible,
 		kthread:       record.Kthread != 0,
