@@ -165,7 +165,7 @@ func (t *table) summary() string {
 	text := fmt.Sprintf("%d unload attempts:", n)
 	separator := " "
 	for _, part := range []struct {
-		outcome outcome
+		outcome unload.Answer
 		words   string
 	}{{unloaded, "unloaded"}, {refused, "refused"}, {unanswered, "unanswered"}} {
 		if k := t.ends[part.outcome]; k > 0 {

@@ -15,26 +15,14 @@ import (
 // hangs. Names in it are safe to print.
 func Verdict(u unload.Unload) string { return screen{}.verdict(u) }
 
-// outcome is what a caller can meet with.
-type outcome int
-
+// The answers that a caller can meet with.
 const (
-	unanswered outcome = iota // no answer was seen: it hangs, died, or the record was lost
-	unloaded
-	refused
+	unanswered = unload.Unanswered
+	unloaded   = unload.Unloaded
+	refused    = unload.Refused
 )
 
-func outcomeOf(u unload.Unload) outcome {
-	switch r := u.Result; {
-	case r.OK:
-		return unloaded
-	case r.Errno != "" || r.By == unload.ByUserspace:
-		return refused
-	case r.Reason == "" || r.Reason == unload.ReasonNone || r.Reason == unload.ReasonUnknown:
-		return unanswered
-	}
-	return refused
-}
+func outcomeOf(u unload.Unload) unload.Answer { return u.Answer() }
 
 // longestName bounds a module's name in a sentence: the kernel's limit
 // (include/linux/module.h, MODULE_NAME_LEN).
