@@ -40,38 +40,52 @@ type series struct {
 	bins                      *store.BufferedPaginatedStore
 }
 
-// bins is how durations are counted once they are not kept. A duration that is a whole
-// number of ns has an index from 0 to some 4,400.
+// newBins gives the bins in which durations are counted once they are not kept. Those of
+// whole numbers of ns are some 4,400.
 func newBins() (*mapping.LogarithmicMapping, error) { return mapping.NewLogarithmicMapping(Accuracy) }
 
-func (s *series) add(ns int64, m mapping.IndexMapping) {
-	ns = max(ns, 0)
+// reading is a duration and its bin.
+type reading struct {
+	ns  int64
+	bin int
+}
+
+// read finds the bin of a duration, for all the series that it goes into.
+func read(ns int64, m mapping.IndexMapping) reading {
+	if ns <= 0 {
+		return reading{}
+	}
+	return reading{ns, m.Index(float64(ns))}
+}
+
+func (s *series) add(r reading, m mapping.IndexMapping) {
 	if s.count == 0 {
-		s.least, s.most = ns, ns
+		s.least, s.most = r.ns, r.ns
 	}
 	s.count++
-	s.least, s.most = min(s.least, ns), max(s.most, ns)
-	s.total = plus(s.total, ns)
+	s.least, s.most = min(s.least, r.ns), max(s.most, r.ns)
+	s.total = plus(s.total, r.ns)
 	if s.bins == nil && len(s.exact) < keptExactly {
-		s.exact = append(s.exact, ns)
+		s.exact = append(s.exact, r.ns)
 		return
 	}
 	if s.bins == nil {
 		s.bins = store.NewBufferedPaginatedStore()
-		for _, kept := range s.exact {
-			s.bin(kept, m)
+		for _, ns := range s.exact {
+			s.sort(read(ns, m))
 		}
 		s.exact = nil
 	}
-	s.bin(ns, m)
+	s.sort(r)
 }
 
-func (s *series) bin(ns int64, m mapping.IndexMapping) {
-	if ns == 0 {
+// sort puts a duration into its bin.
+func (s *series) sort(r reading) {
+	if r.ns == 0 {
 		s.zeros++
 		return
 	}
-	s.bins.Add(m.Index(float64(ns)))
+	s.bins.Add(r.bin)
 }
 
 // samples gives what was seen, shortest first. It is rounded to bins if so asked, or if

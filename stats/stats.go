@@ -34,9 +34,10 @@ type Stats struct {
 
 // spent is how long the phases of one place took in one unload.
 type spent struct {
-	seen        bool
-	ns, on, off int64
-	parts       []*unload.Phase
+	seen bool
+	reading
+	on, off int64
+	parts   []*unload.Phase
 }
 
 // New makes statistics of nothing yet.
@@ -75,11 +76,13 @@ func (s *Stats) Trailer(t *unload.Trailer) {
 // Add counts an attempt.
 func (s *Stats) Add(u *unload.Unload) {
 	s.began(u.Start)
+	var whole reading
 	if u.Answer() == unload.Unloaded {
+		whole = read(u.Duration, s.mapping)
 		s.spend(u.Phases)
 	}
-	s.all.add(u, s.times, s.mapping)
-	s.module(u.Module).add(u, s.times, s.mapping)
+	s.all.add(u, whole, s.times, s.mapping)
+	s.module(u.Module).add(u, whole, s.times, s.mapping)
 }
 
 // Stall counts that an attempt hangs. How long it does so far is the longest of its
@@ -131,6 +134,11 @@ func (s *Stats) spend(phases []unload.Phase) {
 		t.seen = true
 		t.ns, t.on, t.off = plus(t.ns, p.Duration), plus(t.on, p.OnCPU), plus(t.off, p.OffCPU)
 		t.parts = append(t.parts, p)
+	}
+	for i := range s.times {
+		if s.times[i].seen {
+			s.times[i].reading = read(s.times[i].ns, s.mapping)
+		}
 	}
 }
 

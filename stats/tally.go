@@ -31,7 +31,7 @@ const (
 
 func compare(a, b int64) int { return cmp.Compare(a, b) }
 
-func (t *tally) add(u *unload.Unload, times []spent, m mapping.IndexMapping) {
+func (t *tally) add(u *unload.Unload, whole reading, times []spent, m mapping.IndexMapping) {
 	c := &t.counts
 	c.Attempts++
 	c.LostEvents = plus(c.LostEvents, u.LostEvents)
@@ -49,7 +49,7 @@ func (t *tally) add(u *unload.Unload, times []spent, m mapping.IndexMapping) {
 		return
 	}
 	c.Unloaded++
-	t.whole.add(u.Duration, m)
+	t.whole.add(whole, m)
 	for i := range times {
 		if times[i].seen {
 			t.phase(i).add(&times[i], m)
@@ -91,7 +91,7 @@ func (t *tally) phase(n int) *phase {
 }
 
 func (p *phase) add(s *spent, m mapping.IndexMapping) {
-	p.series.add(s.ns, m)
+	p.series.add(s.reading, m)
 	p.on, p.off = plus(p.on, s.on), plus(p.off, s.off)
 	for _, part := range s.parts {
 		for i := range part.Waits {
