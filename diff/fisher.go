@@ -1,10 +1,6 @@
 package diff
 
-import (
-	"math"
-
-	moremath "github.com/aclements/go-moremath/stats"
-)
+import "math"
 
 // fisher is Fisher's exact test of two rates of failure ("Statistical Methods for Research
 // Workers", 5th edition 1934, section 21.02): how likely is it that the failures are dealt
@@ -14,36 +10,35 @@ func fisher(failedOld, old, failedNow, now int64) tested {
 	if old == 0 || now == 0 || failedOld+failedNow == 0 || failedOld+failedNow == old+now {
 		return tested{p: 1, least: 1}
 	}
-	failed, all := failedOld+failedNow, old+now
-	dist := moremath.HypergeometicDist{N: int(all), K: int(failed), Draws: int(old)}
-	low, high := dist.Bounds()
+	d := dealing{failed: failedOld + failedNow, old: old, all: old + now}
 	t := tested{shift: float64(failedNow)/float64(now) - float64(failedOld)/float64(old)}
-	from, to := likely(dist, low, high)
-	t.p = noLikelier(dist, from, to, dist.PMF(float64(failedOld)))
-	t.least = noLikelier(dist, from, to, min(dist.PMF(low), dist.PMF(high)))
+	low, high := max(0, d.failed-now), min(d.failed, old)
+	t.p = d.noLikelier(low, high, d.chance(failedOld))
+	t.least = d.noLikelier(low, high, min(d.chance(low), d.chance(high)))
 	return t
 }
 
-// likely narrows the bounds to what has a chance above some 1e-300 or so: a million
-// attempts have as many ways.
-func likely(dist moremath.HypergeometicDist, low, high float64) (from, to float64) {
-	width := 40*math.Sqrt(variance(dist)) + 400
-	return math.Max(low, math.Floor(dist.Mean()-width)), math.Min(high, math.Ceil(dist.Mean()+width))
-}
+// dealing is how many of all attempts have failed, and how many of all are old ones. How
+// many of the old ones have failed is hypergeometric then.
+type dealing struct{ failed, old, all int64 }
 
-// variance is that of the distribution, in floating point: its product of four numbers of
-// attempts does not fit an integer.
-func variance(dist moremath.HypergeometicDist) float64 {
-	n, k, draws := float64(dist.N), float64(dist.K), float64(dist.Draws)
-	return draws * (k / n) * (1 - k/n) * (n - draws) / (n - 1)
+// chance is that of so many failures on the old side.
+func (d dealing) chance(n int64) float64 {
+	return math.Exp(choose(d.failed, n) + choose(d.all-d.failed, d.old-n) - choose(d.all, d.old))
 }
 
 // noLikelier adds up the chances that are no greater than one, but for errors of rounding.
-func noLikelier(dist moremath.HypergeometicDist, from, to, chance float64) float64 {
+// A million attempts have as many ways: those that are too unlikely for a floating point
+// number, tens of standard deviations away, are left out.
+func (d dealing) noLikelier(low, high int64, chance float64) float64 {
 	const slack = 1 + 1e-7
+	part := float64(d.failed) / float64(d.all)
+	mean := float64(d.old) * part
+	width := 40*math.Sqrt(mean*(1-part)) + 400
+	low, high = max(low, int64(mean-width)), min(high, int64(mean+width))
 	sum := 0.0
-	for k := from; k <= to; k++ {
-		if p := dist.PMF(k); p <= chance*slack {
+	for n := low; n <= high; n++ {
+		if p := d.chance(n); p <= chance*slack {
 			sum += p
 		}
 	}

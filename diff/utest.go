@@ -4,8 +4,6 @@ import (
 	"math"
 	"slices"
 
-	moremath "github.com/aclements/go-moremath/stats"
-
 	"github.com/modtrace/modtrace/stats"
 )
 
@@ -17,18 +15,21 @@ func (t tie) size() int64 { return t.old + t.now }
 // merge brings two samples together, each shortest first.
 func merge(old, now []stats.Sample) []tie {
 	var all []tie
-	for len(old) > 0 || len(now) > 0 {
-		switch {
-		case len(now) == 0 || len(old) > 0 && old[0].Duration < now[0].Duration:
-			all = append(all, tie{old[0].Duration, old[0].Count, 0})
-			old = old[1:]
-		case len(old) == 0 || now[0].Duration < old[0].Duration:
-			all = append(all, tie{now[0].Duration, 0, now[0].Count})
-			now = now[1:]
-		default:
-			all = append(all, tie{old[0].Duration, old[0].Count, now[0].Count})
-			old, now = old[1:], now[1:]
+	add := func(t tie) {
+		if n := len(all); n > 0 && all[n-1].ns == t.ns {
+			all[n-1].old, all[n-1].now = all[n-1].old+t.old, all[n-1].now+t.now
+			return
 		}
+		all = append(all, t)
+	}
+	for len(old) > 0 || len(now) > 0 {
+		if len(now) == 0 || len(old) > 0 && old[0].Duration <= now[0].Duration {
+			add(tie{ns: old[0].Duration, old: old[0].Count})
+			old = old[1:]
+			continue
+		}
+		add(tie{ns: now[0].Duration, now: now[0].Count})
+		now = now[1:]
 	}
 	return all
 }
@@ -40,14 +41,11 @@ type tested struct {
 	shift float64 // above 0: what is new tends to be greater
 }
 
-// Up to these products of the two numbers of measurements the distribution of U is
-// computed exactly, which takes about a millisecond then. Beyond, the normal approximation
-// is good; where one side has but a few measurements, it errs to the careful side in the
-// tails that matter here.
-const (
-	exactProduct     = 2500 // 50 by 50
-	exactTiedProduct = 400
-)
+// exactPairs is up to how many pairs of an old and a new measurement, 20 by 20, the
+// distribution of U is computed exactly: a millisecond then. Beyond, the normal
+// approximation is good; where one side has but a few measurements, it errs to the careful
+// side in the tails that matter here.
+const exactPairs = 400
 
 // uTest is the test of Mann and Whitney ("On a Test of Whether one of Two Random Variables
 // is Stochastically Larger than the Other", Annals of Mathematical Statistics 18, 1947).
@@ -67,9 +65,8 @@ func uTest(all []tie) tested {
 		return tested{p: 1, least: 1}
 	}
 	t := tested{shift: d.pairs()/2 - d.u}
-	if d.exact() {
-		low := d.below(all, d.u)
-		high := d.below(reversed(all), d.pairs()-d.u)
+	if d.pairs() <= exactPairs {
+		low, high := d.tails(all)
 		t.p = min(1, 2*min(low, high))
 		t.least = min(1, 2*min(d.rarest(all), d.rarest(reversed(all))))
 		return t
@@ -85,7 +82,6 @@ type ranking struct {
 	old, now int64
 	u        float64
 	tied     float64 // the sum of t³-t over the ties
-	ties     bool
 }
 
 func ranked(all []tie) ranking {
@@ -95,29 +91,48 @@ func ranked(all []tie) ranking {
 		d.old, d.now = d.old+t.old, d.now+t.now
 		n := float64(t.size())
 		d.tied += n*n*n - n
-		d.ties = d.ties || t.size() > 1
 	}
 	return d
 }
 
 func (d ranking) pairs() float64 { return float64(d.old) * float64(d.now) }
 
-func (d ranking) exact() bool {
-	if d.ties {
-		return d.pairs() <= exactTiedProduct
+// tails gives the chances that U is no more, and that it is no less, by counting the ways
+// to deal the measurements out: those of each tie in turn, for any number of old ones and
+// any U so far. The two are counted apart, for with ties the distribution need not be
+// symmetric: where it is taken to be (as in github.com/aclements/go-moremath, which
+// benchstat uses), p is up to twice what it should be, or half.
+func (d ranking) tails(all []tie) (low, high float64) {
+	top := int(2 * d.pairs()) // twice U is a whole number
+	ways := make([][]float64, d.old+1)
+	for i := range ways {
+		ways[i] = make([]float64, top+1)
 	}
-	return d.pairs() <= exactProduct
-}
-
-// below is the chance that U is no more than u.
-func (d ranking) below(all []tie, u float64) float64 {
-	dist := moremath.UDist{N1: int(d.old), N2: int(d.now)}
-	if d.ties {
-		for _, t := range all {
-			dist.T = append(dist.T, int(t.size()))
+	ways[0][0] = 1
+	var seen int64
+	for _, t := range all {
+		for old := min(seen, d.old); old >= 0; old-- {
+			for more := int64(1); more <= min(t.size(), d.old-old); more++ {
+				by := int(more * (2*(seen-old) + t.size() - more))
+				times := math.Round(math.Exp(choose(t.size(), more)))
+				for u := 0; u+by <= top; u++ {
+					ways[old+more][u+by] += times * ways[old][u]
+				}
+			}
+		}
+		seen += t.size()
+	}
+	sum := 0.0
+	for u, n := range ways[d.old] {
+		sum += n
+		if u <= int(2*d.u) {
+			low += n
+		}
+		if u >= int(2*d.u) {
+			high += n
 		}
 	}
-	return dist.CDF(u)
+	return low / sum, high / sum
 }
 
 // normal is the p of both sides by the normal approximation.
