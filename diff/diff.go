@@ -181,10 +181,11 @@ func (c *comparison) durations(module string, phase unload.PhaseName, merged []u
 	if place == "" {
 		least = c.least(before, after)
 	}
-	c.diff.Compared++
-	if old.Count > 0 && now.Count > 0 && max(old.Max, now.Max)-min(old.Min, now.Min) < least {
-		return least // no difference in there can count, whichever side it is of
+	if place != "" && max(old.Max, now.Max)-min(old.Min, now.Min) < least {
+		c.diff.Small++ // no difference in there can count, whichever side it is of
+		return least
 	}
+	c.diff.Compared++
 	change.Kind = unload.Unclear
 	if old.Count > 0 && now.Count > 0 {
 		change.Kind, change.Ratio = c.direction(old.P50, now.P50, least)

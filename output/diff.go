@@ -38,23 +38,24 @@ func DiffJSON(w io.Writer, d unload.Diff) error {
 	return jsonReport{w}.write(&d)
 }
 
-// regressions are the changes for the worse that are certain. Of a module that became
-// slower as a whole and in a phase, the phase tells more.
-func regressions(d unload.Diff) []unload.Change { return news(d, unload.Slower, unload.Fails) }
+// regressions are the changes for the worse that are certain.
+func regressions(d unload.Diff) []unload.Change {
+	return news(d, unload.Significant, unload.Slower, unload.Fails)
+}
 
-// news gives the certain changes of some kinds, without those of the whole that one of a
-// phase explains.
-func news(d unload.Diff, kinds ...unload.ChangeKind) (all []unload.Change) {
+// news gives the changes of some kinds. Of a module that became slower as a whole and in a
+// phase, the phase tells more, and stands alone.
+func news(d unload.Diff, as unload.Verdict, kinds ...unload.ChangeKind) (all []unload.Change) {
 	phases := map[string]bool{}
 	key := func(c unload.Change) string { return string(c.Kind) + " " + c.Module }
 	for _, c := range d.Changes {
-		if c.Phase != "" && c.Verdict == unload.Significant {
+		if c.Phase != "" && c.Verdict == as {
 			phases[key(c)] = true
 		}
 	}
 	for _, c := range d.Changes {
-		whole := c.Phase == "" && c.Reason == ""
-		if c.Verdict == unload.Significant && slices.Contains(kinds, c.Kind) && (!whole || !phases[key(c)]) {
+		whole := c.Phase == "" && !failing(c)
+		if c.Verdict == as && slices.Contains(kinds, c.Kind) && (!whole || !phases[key(c)]) {
 			all = append(all, c)
 		}
 	}
@@ -63,13 +64,19 @@ func news(d unload.Diff, kinds ...unload.ChangeKind) (all []unload.Change) {
 
 // changed answers in one line.
 func (s screen) changed(d unload.Diff) string {
-	worse, better := regressions(d), news(d, unload.Faster, unload.Recovered)
-	text := "nothing became slower or began to fail"
 	if d.Compared == 0 {
-		return "there is nothing to compare: no module was tried to be unloaded in both"
+		return "there is nothing to compare: no attempt was made on a module in both"
 	}
-	if len(worse) > 0 {
+	worse, better := regressions(d), news(d, unload.Significant, unload.Faster, unload.Recovered)
+	text := "nothing became slower or began to fail"
+	switch {
+	case len(worse) > 0:
 		text = count(int64(len(worse)), "regression", "regressions") + ": " + s.first(worse)
+	case d.TooFew == d.Compared:
+		text = "too few unloads to tell whether anything changed"
+	}
+	if maybe := news(d, unload.TooFew, unload.Slower, unload.Fails); len(maybe) > 0 {
+		text += "; perhaps, of too few to tell: " + s.first(maybe)
 	}
 	if len(better) > 0 {
 		text += "; better: " + s.first(better)
@@ -156,6 +163,21 @@ func (s screen) changes(all []unload.Change) ([]string, error) {
 	if !s.verbose && len(all) > mostChanges {
 		shown = all[:mostChanges]
 	}
+	lines, err := s.changeTable(shown)
+	if err != nil {
+		return nil, err
+	}
+	if rest := len(all) - len(shown); rest > 0 {
+		lines = append(lines, s.aside(fmt.Sprintf("and %s more (--json has all)", thousands(int64(rest))))...)
+	}
+	return lines, nil
+}
+
+func (s screen) changeTable(shown []unload.Change) ([]string, error) {
+	const narrow = 64
+	if s.width < narrow {
+		return s.changeList(shown), nil
+	}
 	rows := make([]row, len(shown))
 	for i, c := range shown {
 		rows[i] = s.changeRow(c)
@@ -165,14 +187,22 @@ func (s screen) changes(all []unload.Change) ([]string, error) {
 		{"old p95", true}, {"new p95", true}, {"p", true}, {head: "verdict"},
 	}
 	const colRatio, colOld95, colNew95, colP = 4, 5, 6, 7
-	lines, err := s.told(cols, rows, []int{colOld95, colNew95}, []int{colP}, []int{colRatio})
-	if err != nil {
-		return nil, err
+	return s.told(cols, rows, []int{colOld95, colNew95}, []int{colP}, []int{colRatio})
+}
+
+// changeList tells of each change in a sentence, where there is no room for a table.
+func (s screen) changeList(shown []unload.Change) (lines []string) {
+	indent := strings.Repeat(" ", gap)
+	for _, c := range shown {
+		text := s.name(c.Module, longestName) + ": " + s.judged(c)
+		if c.Old.Count > 0 && c.New.Count > 0 {
+			text = s.change(c) + ": " + s.judged(c)
+		}
+		for _, line := range wrap(text, max(s.width-gap, 1), indent) {
+			lines = append(lines, s.paint(changeColor(c), s.fit(indent+line)))
+		}
 	}
-	if rest := len(all) - len(shown); rest > 0 {
-		lines = append(lines, s.aside(fmt.Sprintf("and %s more (--json has all)", thousands(int64(rest))))...)
-	}
-	return lines, nil
+	return lines
 }
 
 func (s screen) changeRow(c unload.Change) row {
@@ -221,9 +251,9 @@ func (s screen) judged(c unload.Change) string {
 	case c.Verdict == unload.TooFew:
 		return s.name(string(c.Kind), 16) + ", but too few to tell: " + n
 	case c.Kind == unload.Appeared:
-		return "was not unloaded in the old capture"
+		return "no attempt in the old capture"
 	case c.Kind == unload.Gone:
-		return "is not unloaded in the new capture"
+		return "no attempt in the new capture"
 	case c.Kind == unload.Fails:
 		return "fails more often"
 	case c.Kind == unload.Recovered:
@@ -251,7 +281,7 @@ func (s screen) compared(d unload.Diff) []string {
 	if d.Compared == 0 {
 		return lines
 	}
-	return append(lines, s.aside(fmt.Sprintf(
-		"a change counts if it is of %s at least, and if chance makes any like it in less than %s of comparisons; p is that chance",
-		strconv.FormatFloat(math.Round(1000*d.Relative)/10, 'f', -1, 64)+"%", strconv.FormatFloat(math.Round(1000*d.Alpha)/10, 'f', -1, 64)+"%"))...)
+	part := func(x float64) string { return strconv.FormatFloat(math.Round(1000*x)/10, 'f', -1, 64) + "%" }
+	return append(lines, s.aside(fmt.Sprintf("p is the chance to find any change like it, of %s at least, where there is none; less than %s counts",
+		part(d.Relative), part(d.Alpha)))...)
 }

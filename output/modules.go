@@ -147,14 +147,16 @@ func (s screen) waitedFor(c unload.Cause) string {
 	return "waiting for " + s.target(c, unload.Blocker{})
 }
 
-// told lays out a table whose last column is text. Columns are left out in the order that
-// is given until there is room for the text.
+// told lays out a table whose last column is text. Columns are left out if nothing is in
+// them, and in the order that is given until there is room for the text.
 func (s screen) told(cols []column, rows []row, drops ...[]int) ([]string, error) {
 	const least = 24
 	last := len(cols) - 1
-	keep := make([]int, len(cols))
-	for i := range keep {
-		keep[i] = i
+	var keep []int
+	for i := range cols {
+		if i == last || slices.ContainsFunc(rows, func(r row) bool { return r.cells[i] != "" }) {
+			keep = append(keep, i)
+		}
 	}
 	room := func() int {
 		left := s.width - gap

@@ -13,10 +13,12 @@ type Diff struct {
 	Alpha    float64 `json:"alpha"`
 	Relative float64 `json:"least_relative"`
 	Absolute int64   `json:"least_absolute_ns"`
-	// Compared is how many series of durations and rates of failure are on both sides;
-	// TooFew how many of them have too few unloads to tell anything.
+	// Compared is how many series of durations and rates of failure were; TooFew how many
+	// of them have too few unloads to tell anything. Small are phases that were not, for
+	// the longest of either side differs from the shortest by less than counts.
 	Compared int64 `json:"compared"`
 	TooFew   int64 `json:"too_few"`
+	Small    int64 `json:"small"`
 	// Changes has those that are certain first, for the worse before for the better.
 	Changes []Change `json:"changes"`
 	Notes   []string `json:"notes"` // what could not be compared, in words
