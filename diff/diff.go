@@ -103,11 +103,16 @@ type comparison struct {
 	Options
 	old, now *stats.Stats
 	diff     unload.Diff
-	tests    []tested
-	changes  []unload.Change // one for each test
-	large    []bool          // it would count, were it certain
+	trials   []trial
 	split    map[string]bool // phases that one side alone has
 	others   bool
+}
+
+// trial is a test, and what it would tell of.
+type trial struct {
+	tested
+	change unload.Change
+	large  bool // it would count, were it certain
 }
 
 func (c *comparison) module(m pair) {
@@ -186,12 +191,19 @@ func (c *comparison) durations(module string, phase unload.PhaseName, merged []u
 		return least
 	}
 	c.diff.Compared++
-	change.Kind = unload.Unclear
-	if old.Count > 0 && now.Count > 0 {
-		change.Kind, change.Ratio = c.direction(old.P50, now.P50, least)
-	}
-	c.put(change, uTest(merge(before, after)), change.Kind != unload.Unclear)
+	all := merge(before, after)
+	c.put(c.directed(change, unload.Median, least), uTest(all))
+	c.put(c.directed(change, unload.Tail, least), tailTest(all))
 	return least
+}
+
+// directed says how a quantile differs, if there is one on both sides.
+func (c *comparison) directed(change unload.Change, q unload.Quantile, least int64) unload.Change {
+	change.Kind, change.Quantile = unload.Unclear, q
+	if change.Old.Count > 0 && change.New.Count > 0 {
+		change.Kind, change.Ratio = c.direction(change.Old.At(q), change.New.At(q), least)
+	}
+	return change
 }
 
 // least is the least difference that counts in a module: the phases of one that is
@@ -212,7 +224,7 @@ func (c *comparison) least(before, after []stats.Sample) int64 {
 	return c.Absolute
 }
 
-// direction says how the medians differ, if it is by so much as counts.
+// direction says how two durations differ, if it is by so much as counts.
 func (c *comparison) direction(old, now, least int64) (unload.ChangeKind, float64) {
 	ratio := 0.0
 	if old > 0 {
@@ -254,7 +266,8 @@ func (c *comparison) failures(module string, m pair) {
 		}
 		c.diff.Compared++
 		by := math.Abs(after - before)
-		c.put(change, t, by > 0 && (by >= leastRate || by >= max(before, after)/2))
+		large := by > 0 && (by >= leastRate || by >= max(before, after)/2)
+		c.trials = append(c.trials, trial{t, change, large})
 	}
 }
 
@@ -266,35 +279,47 @@ func failed(t unload.Tally, why unload.Reason) unload.Measured {
 	return unload.Measured{Count: t.Attempts, Failed: n}
 }
 
-// put keeps a test for when all are known.
-func (c *comparison) put(change unload.Change, t tested, large bool) {
-	c.tests, c.changes, c.large = append(c.tests, t), append(c.changes, change), append(c.large, large)
+// put keeps a test of durations for when all are known.
+func (c *comparison) put(change unload.Change, t tested) {
+	c.trials = append(c.trials, trial{t, change, change.Kind != unload.Unclear})
 }
 
-// judge says what is certain, and what cannot be.
+// judge says what is certain, and what cannot be. The trial of a tail stands behind that
+// of its median.
 func (c *comparison) judge() {
-	adjusted, able := adjust(c.tests, c.Alpha)
-	for i, change := range c.changes {
-		t := c.tests[i]
+	tests := make([]tested, len(c.trials))
+	for i, t := range c.trials {
+		tests[i] = t.tested
+	}
+	adjusted, able := adjust(tests, c.Alpha)
+	told := false
+	for i, t := range c.trials {
+		change := t.change
 		change.P, change.AdjustedP = t.p, adjusted[i]
+		tail := change.Quantile == unload.Tail
 		whole := change.Phase == "" && change.Reason == ""
+		sure := able[i] && t.large && adjusted[i] <= c.Alpha && agrees(change, t.tested)
 		switch {
-		case !able[i]:
+		case sure && tail && told:
+			continue
+		case sure:
+			change.Verdict = unload.Significant
+		case able[i] || tail:
+			told = false
+			continue
+		default:
 			c.diff.TooFew++
 			change.Verdict = unload.TooFew
-			if !c.large[i] && !whole {
+			if !t.large && !whole {
 				continue
 			}
-		case c.large[i] && adjusted[i] <= c.Alpha && agrees(change, t):
-			change.Verdict = unload.Significant
-		default:
-			continue
 		}
+		told = sure
 		c.diff.Changes = append(c.diff.Changes, change)
 	}
 }
 
-// agrees says that the test and the medians see the same: of distributions that cross, one
+// agrees says that the test and the quantiles see the same: of distributions that cross, one
 // can have the greater median and yet tend to be less.
 func agrees(change unload.Change, t tested) bool {
 	return (change.Kind == unload.Slower || change.Kind == unload.Fails) == (t.shift > 0)

@@ -92,33 +92,36 @@ func certain(d unload.Diff) (all []unload.Change) {
 }
 
 // TestNoFalseAlarms compares what comes from one distribution. An alarm in a trial is one
-// for any of its modules and phases; their chance is bounded by 5%, so that in 1000 trials
-// there are at most 67 but for one time in a hundred (binomial, 0.05*1000 + 2.33*6.9).
+// for any of its modules and phases; their chance is bounded by 5%, and so is their number
+// by what a chance of 5% exceeds one time in a hundred.
 func TestNoFalseAlarms(t *testing.T) {
-	trials, most := 1000, 67
-	if testing.Short() {
-		trials, most = 100, 11
-	}
 	for name, of := range map[string]shape{"usual": usual, "heavy tails": heavy, "ties": graceful} {
-		for _, n := range []int{2, 5, 20, 60} {
-			r := rand.New(rand.NewPCG(7, uint64(n)))
-			alarms := 0
-			for range trials {
-				old, now := fresh(t), fresh(t)
-				for _, m := range []string{"a", "b", "c"} {
-					fill(old, r, m, n, of)
-					fill(now, r, m, n+n/4, of)
-				}
-				if len(certain(Compare(old, now, Options{}))) > 0 {
-					alarms++
-				}
+		for n, trials := range map[int]int{2: 1000, 5: 1000, 20: 1000, 60: 300, 200: 100} {
+			if testing.Short() {
+				trials /= 10
 			}
+			alarms := alarmed(t, rand.New(rand.NewPCG(7, uint64(n))), of, n, trials)
 			t.Logf("%s, %d unloads: %d alarms in %d trials", name, n, alarms, trials)
-			if alarms > most {
+			if most := 0.05*float64(trials) + 2.33*math.Sqrt(0.05*0.95*float64(trials)); float64(alarms) > most {
 				t.Errorf("%s, %d unloads: %d false alarms in %d trials", name, n, alarms, trials)
 			}
 		}
 	}
+}
+
+// alarmed counts the trials with a false alarm.
+func alarmed(t *testing.T, r *rand.Rand, of shape, n, trials int) (alarms int) {
+	for range trials {
+		old, now := fresh(t), fresh(t)
+		for _, m := range []string{"a", "b", "c"} {
+			fill(old, r, m, n, of)
+			fill(now, r, m, n+n/4, of)
+		}
+		if len(certain(Compare(old, now, Options{}))) > 0 {
+			alarms++
+		}
+	}
+	return alarms
 }
 
 // TestOfRanksAlone has no least effect to hide behind: by p alone the rate is what it
@@ -199,6 +202,36 @@ func TestHeavyTailsHideLittle(t *testing.T) {
 	}
 	if found < trials*95/100 {
 		t.Errorf("found in %d of %d trials", found, trials)
+	}
+}
+
+// TestTailsAreFound has one unload of ten hang, which leaves the median where it was.
+func TestTailsAreFound(t *testing.T) {
+	const trials = 100
+	found, medians := 0, 0
+	r := rand.New(rand.NewPCG(11, 11))
+	hangs := func(r *rand.Rand) []int64 {
+		all := usual(r)
+		if r.IntN(10) == 0 {
+			all[exitPhase] += 2e9
+		}
+		return all
+	}
+	for range trials {
+		old, now := fresh(t), fresh(t)
+		fill(old, r, "a", 200, usual)
+		fill(now, r, "a", 200, hangs)
+		for _, c := range certain(Compare(old, now, Options{})) {
+			switch {
+			case c.Phase == unload.Exit && c.Quantile == unload.Tail && c.Kind == unload.Slower:
+				found++
+			case c.Quantile == unload.Median:
+				medians++
+			}
+		}
+	}
+	if found < trials*95/100 || medians > 5 {
+		t.Errorf("found in %d of %d trials, and %d medians", found, trials, medians)
 	}
 }
 

@@ -52,10 +52,10 @@ func part(c unload.Change) int {
 	return 1
 }
 
-// size is by how much something changed: ns of the median, or the rate of failure.
+// size is by how much something changed: ns of the quantile, or the rate of failure.
 func size(c unload.Change) float64 {
 	if c.Kind == unload.Fails || c.Kind == unload.Recovered {
 		return math.Abs(float64(c.New.Failed)/float64(max(c.New.Count, 1)) - float64(c.Old.Failed)/float64(max(c.Old.Count, 1)))
 	}
-	return math.Abs(float64(c.New.P50) - float64(c.Old.P50))
+	return math.Abs(float64(c.New.At(c.Quantile)) - float64(c.Old.At(c.Quantile)))
 }

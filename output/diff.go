@@ -115,7 +115,15 @@ func (s screen) change(c unload.Change) string {
 	if c.Ratio > 0 {
 		facts = factor(c.Ratio) + ", " + facts
 	}
-	return text + " p50 " + s.became(s.duration(c.Old.P50), s.duration(c.New.P50)) + " (" + facts + ")"
+	return text + " " + quantile(c) + " " + s.became(s.duration(c.Old.At(c.Quantile)), s.duration(c.New.At(c.Quantile))) + " (" + facts + ")"
+}
+
+// quantile names what changed in the durations.
+func quantile(c unload.Change) string {
+	if c.Quantile == unload.Tail {
+		return string(unload.Tail)
+	}
+	return string(unload.Median)
 }
 
 // failing says that a change is one of how often something fails.
@@ -258,6 +266,9 @@ func (s screen) judged(c unload.Change) string {
 		return "fails more often"
 	case c.Kind == unload.Recovered:
 		return "fails less often"
+	}
+	if c.Quantile == unload.Tail {
+		return fmt.Sprintf("its slowest are %s: p95 %s, %s", s.name(string(c.Kind), 16), s.became(s.duration(c.Old.P95), s.duration(c.New.P95)), n)
 	}
 	return s.name(string(c.Kind), 16) + ", " + n
 }

@@ -70,7 +70,13 @@ func differences(t testing.TB) []difference {
 	crowd.Changes = append(crowd.Changes, sure, more)
 	crowd.Changes[0], crowd.Changes[1] = sure, more
 	crowd.Old, crowd.New, crowd.Notes, crowd.Alpha = side, side, []string{nasty}, math.MaxFloat64
+	hangs := driven(t, 4, 180, 1)
+	for i := range 20 {
+		u := attempt("tun", phases(map[unload.PhaseName][2]int64{unload.Exit: {1e4, 3e6 + int64(i)}, unload.FreeUnlink: {90, 14e3}}))
+		hangs.Add(&u)
+	}
 	return []difference{
+		{"diff-tail", compare(driven(t, 1, 200, 1), hangs)},
 		{"diff", compare(driven(t, 1, 40, 1), worse)},
 		{"diff-better", compare(driven(t, 2, 38, 2.83), driven(t, 1, 40, 1))},
 		{"diff-same", compare(driven(t, 1, 40, 1), driven(t, 3, 38, 1))},
@@ -103,7 +109,7 @@ func TestDiffInJSON(t *testing.T) {
 	checkPaths(t, "diff", b.String(), `
 		type old.captures old.hosts old.kernels old.first old.last old.attempts old.unloaded new.attempts
 		alpha least_relative least_absolute_ns compared too_few notes
-		changes.0.module changes.0.phase changes.0.merged changes.0.kind changes.0.reason changes.0.ratio changes.0.p changes.0.p_adjusted
+		changes.0.module changes.0.phase changes.0.merged changes.0.kind changes.0.quantile changes.0.reason changes.0.ratio changes.0.p changes.0.p_adjusted
 		changes.0.verdict changes.0.old.count changes.0.old.failed changes.0.old.min_ns changes.0.old.max_ns changes.0.old.p50_ns changes.0.new.p95_ns`)
 }
 
@@ -113,6 +119,7 @@ func TestDiffAnswers(t *testing.T) {
 		"diff": "2 regressions: tun refused (referenced) 0 of 40 → 30 of 69; e1000e exit() p50 120 ms → 335 ms (2.8x, 40 and 38 unloads); " +
 			"perhaps, of too few to tell: mlx5_core refused (referenced) 0 of 40 → 1 of 39 (11 compared, 1 too few to tell)",
 		"diff-better": "nothing became slower or began to fail; better: e1000e exit() p50 335 ms → 120 ms (0.36x, 38 and 40 unloads) (9 compared)",
+		"diff-tail":   "1 regression: tun exit() p95 139 ms → 3.0 s (21.7x, 200 and 200 unloads) (9 compared)",
 		"diff-same":   "nothing became slower or began to fail (9 compared)",
 		"diff-few": "too few unloads to tell whether anything changed; perhaps, of too few to tell: " +
 			"e1000e exit() p50 121 ms → 240 ms (1.98x, 2 and 3 unloads) (9 compared, 9 too few to tell)",

@@ -8,7 +8,7 @@ type Diff struct {
 	Old  Source `json:"old"`
 	New  Source `json:"new"`
 	// Alpha bounds the chance that any change is called significant when nothing has
-	// changed. One in durations counts if the median differs by the part Relative at
+	// changed. One in durations counts if the quantile differs by the part Relative at
 	// least, and by Absolute or a twentieth of the whole unload, whichever is less.
 	Alpha    float64 `json:"alpha"`
 	Relative float64 `json:"least_relative"`
@@ -42,10 +42,13 @@ type Change struct {
 	Phase  PhaseName   `json:"phase"`
 	Merged []PhaseName `json:"merged"`
 	Kind   ChangeKind  `json:"kind"`
-	Reason Reason      `json:"reason"` // why it is refused, if that is what changed; see [NoAnswer]
-	Old    Measured    `json:"old"`
-	New    Measured    `json:"new"`
-	// Ratio is that of the medians, or of the rates of failure: new by old, 0 if old is 0.
+	// Quantile is the one that changed, [Median] or [Tail]; "" where none did. A tail is
+	// told of where the median stays as it was.
+	Quantile Quantile `json:"quantile"`
+	Reason   Reason   `json:"reason"` // why it is refused, if that is what changed; see [NoAnswer]
+	Old      Measured `json:"old"`
+	New      Measured `json:"new"`
+	// Ratio is that of the quantiles, or of the rates of failure: new by old, 0 if old is 0.
 	Ratio float64 `json:"ratio"`
 	// P is the chance of a difference like this one or greater when nothing has changed,
 	// 1 where none was computed; AdjustedP is that of any among all that was compared.
@@ -60,6 +63,15 @@ const NoAnswer Reason = "unanswered"
 // Place names the phase and those merged into it, "" for the whole.
 func (c *Change) Place() string { return Place(c.Phase, c.Merged) }
 
+// Quantile is a part of the unloads: half, or all but the slowest twentieth.
+type Quantile string
+
+// The quantiles that are compared.
+const (
+	Median Quantile = "p50"
+	Tail   Quantile = "p95"
+)
+
 // Measured is one side of a change.
 type Measured struct {
 	Count  int64 `json:"count"`  // unloads, or attempts where failures are counted
@@ -68,6 +80,14 @@ type Measured struct {
 	Max    int64 `json:"max_ns"`
 	P50    int64 `json:"p50_ns"`
 	P95    int64 `json:"p95_ns"`
+}
+
+// At gives a quantile, the median if it is none.
+func (m *Measured) At(q Quantile) int64 {
+	if q == Tail {
+		return m.P95
+	}
+	return m.P50
 }
 
 // ChangeKind says what changed.
