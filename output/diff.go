@@ -191,7 +191,7 @@ func (s screen) changeTable(shown []unload.Change) ([]string, error) {
 		rows[i] = s.changeRow(c)
 	}
 	cols := []column{
-		{head: "module"}, {head: "what"}, {"old p50", true}, {"new p50", true}, {"ratio", true},
+		{head: "module"}, {head: "what"}, {"old", true}, {"new", true}, {"ratio", true},
 		{"old p95", true}, {"new p95", true}, {"p", true}, {head: "verdict"},
 	}
 	const colRatio, colOld95, colNew95, colP = 4, 5, 6, 7
@@ -218,14 +218,15 @@ func (s screen) changeRow(c unload.Change) row {
 	if c.Phase != "" {
 		what = s.place(unload.Phase{Name: c.Phase, Merged: c.Merged})
 	}
-	cells := []string{s.name(c.Module, 32), what, "", "", "", "", "", "", s.judged(c)}
+	what += " " + quantile(c)
+	cells := []string{s.name(c.Module, max(s.width/4, 16)), s.cut(what, max(s.width/3, 16)), "", "", "", "", "", "", s.judged(c)}
 	switch {
 	case failing(c):
-		cells[1], cells[2], cells[3] = s.refusing(c), ofAll(c.Old), ofAll(c.New)
+		cells[1], cells[2], cells[3] = s.cut(s.refusing(c), max(s.width/3, 16)), ofAll(c.Old), ofAll(c.New)
 	default:
 		for i, m := range []unload.Measured{c.Old, c.New} {
 			if m.Count > 0 {
-				cells[2+i], cells[5+i] = s.duration(m.P50), s.duration(m.P95)
+				cells[2+i], cells[5+i] = s.duration(m.At(c.Quantile)), s.duration(m.P95)
 			}
 		}
 	}
@@ -268,7 +269,7 @@ func (s screen) judged(c unload.Change) string {
 		return "fails less often"
 	}
 	if c.Quantile == unload.Tail {
-		return fmt.Sprintf("its slowest are %s: p95 %s, %s", s.name(string(c.Kind), 16), s.became(s.duration(c.Old.P95), s.duration(c.New.P95)), n)
+		return "its slowest are " + s.name(string(c.Kind), 16) + ", " + n
 	}
 	return s.name(string(c.Kind), 16) + ", " + n
 }
