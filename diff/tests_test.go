@@ -1,6 +1,7 @@
 package diff
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"math/bits"
@@ -10,28 +11,26 @@ import (
 	"github.com/modtrace/modtrace/stats"
 )
 
-// dealt gives the p of both sides by dealing all values out to two sides in every way.
-func dealt(values []int64, old uint) (p, least float64) {
-	u := func(side uint) (twice int) {
-		for i, a := range values {
-			for j, b := range values {
-				if side>>i&1 == 1 && side>>j&1 == 0 {
-					switch {
-					case a > b:
-						twice += 2
-					case a == b:
-						twice++
-					}
-				}
+// greater is twice U: of how many pairs the old value is greater, twice, and of how many
+// they are the same.
+func greater(values []int64, old uint) (twice int) {
+	for i, a := range values {
+		for j, b := range values {
+			if old>>i&1 == 1 && old>>j&1 == 0 {
+				twice += cmp.Compare(a, b) + 1
 			}
 		}
-		return twice
 	}
+	return twice
+}
+
+// dealt gives the p of both sides by dealing all values out to two sides in every way.
+func dealt(values []int64, old uint) (p, least float64) {
 	count := map[int]int{}
 	all := 0
 	for side := range uint(1) << len(values) {
 		if bits.OnesCount(side) == bits.OnesCount(old) {
-			count[u(side)]++
+			count[greater(values, side)]++
 			all++
 		}
 	}
@@ -51,7 +50,7 @@ func dealt(values []int64, old uint) (p, least float64) {
 	for v := range count {
 		least = math.Min(least, both(v))
 	}
-	return both(u(old)), least
+	return both(greater(values, old)), least
 }
 
 func sides(values []int64, old uint) (a, b []stats.Sample) {
@@ -133,7 +132,7 @@ func TestUOfMany(t *testing.T) {
 			}
 		}
 		want := float64(reached) / trials
-		if error := 4*math.Sqrt(want*(1-want)/trials) + 0.004; math.Abs(got-want) > error {
+		if slack := 4*math.Sqrt(want*(1-want)/trials) + 0.004; math.Abs(got-want) > slack {
 			t.Errorf("up to %d: p is %v, and %v of those dealt out at random", wide, got, want)
 		}
 	}

@@ -76,18 +76,7 @@ func recorded(t testing.TB) *stats.Stats {
 			} else if err != nil {
 				t.Fatal(err)
 			}
-			switch v := record.(type) {
-			case *unload.Header:
-				s.Header(v)
-			case *unload.Unload:
-				s.Add(v)
-			case *unload.Stall:
-				s.Stall(v)
-			case *unload.Reload:
-				s.Reload(v)
-			case *unload.Trailer:
-				s.Trailer(v)
-			}
+			s.Take(record)
 		}
 	}
 	return s

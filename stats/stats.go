@@ -49,6 +49,23 @@ func New() (*Stats, error) {
 	return &Stats{mapping: bins, modules: map[string]*tally{}}, nil
 }
 
+// Take counts a record of a capture, given as a pointer to it. What is no attempt to
+// unload a module, nor about one, says nothing here.
+func (s *Stats) Take(record any) {
+	switch v := record.(type) {
+	case *unload.Header:
+		s.Header(v)
+	case *unload.Unload:
+		s.Add(v)
+	case *unload.Stall:
+		s.Stall(v)
+	case *unload.Reload:
+		s.Reload(v)
+	case *unload.Trailer:
+		s.Trailer(v)
+	}
+}
+
 // Header notes where a capture is from.
 func (s *Stats) Header(h *unload.Header) {
 	s.sum.Captures++

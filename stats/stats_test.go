@@ -199,6 +199,31 @@ func TestHostileRecords(t *testing.T) {
 	}
 }
 
+// each reads the records of a file.
+func each(t *testing.T, name string, take func(record any)) {
+	t.Helper()
+	f, err := os.Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	r, err := capture.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	for {
+		record, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		take(record)
+	}
+}
+
 // TestRecorded adds up what was recorded on real kernels, once by one.
 func TestRecorded(t *testing.T) {
 	files, err := filepath.Glob("../tracer/testdata/*.ndjson")
@@ -208,40 +233,16 @@ func TestRecorded(t *testing.T) {
 	s := fresh(t)
 	var attempts, successes, total int64
 	for _, name := range files {
-		f, err := os.Open(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		r, err := capture.NewReader(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for {
-			record, err := r.Next()
-			if errors.Is(err, io.EOF) {
-				break
-			} else if err != nil {
-				t.Fatal(err)
-			}
-			switch v := record.(type) {
-			case *unload.Header:
-				s.Header(v)
-			case *unload.Unload:
+		each(t, name, func(record any) {
+			if u, ok := record.(*unload.Unload); ok {
 				attempts++
-				if v.Result.OK {
+				if u.Result.OK {
 					successes++
-					total += v.Duration
+					total += u.Duration
 				}
-				s.Add(v)
-			case *unload.Stall:
-				s.Stall(v)
-			case *unload.Reload:
-				s.Reload(v)
-			case *unload.Trailer:
-				s.Trailer(v)
 			}
-		}
+			s.Take(record)
+		})
 	}
 	sum := s.Summary()
 	if sum.Captures != int64(len(files)) || sum.CutShort != 0 || sum.All.Attempts != attempts || sum.All.Duration.Count != successes || sum.All.Duration.Total != total {
