@@ -138,6 +138,32 @@ func TestUOfMany(t *testing.T) {
 	}
 }
 
+// TestUOfTies has two durations only. Then U says how many of the old side have the greater
+// one, whose distribution is known.
+func TestUOfTies(t *testing.T) {
+	of := func(none, some int64) []stats.Sample {
+		return []stats.Sample{{Duration: 1, Count: none}, {Duration: 2, Count: some}}
+	}
+	for _, some := range [][2]int64{{3, 12}, {10, 10}, {20, 5}} {
+		d := dealing{failed: some[0] + some[1], old: 60, all: 140}
+		low, high := 0.0, 0.0
+		for n := range d.failed + 1 {
+			if n <= some[0] {
+				low += d.chance(n)
+			}
+			if n >= some[0] {
+				high += d.chance(n)
+			}
+		}
+		want := math.Min(1, 2*math.Min(low, high))
+		// A unit of U is a half of 140 steps of this: its correction for continuity is
+		// less than the one that is due here.
+		if got := uTest(merge(of(60-some[0], some[0]), of(80-some[1], some[1]))).p; got > want+0.01 || got < want/3 {
+			t.Errorf("%v: %v, want about %v", some, got, want)
+		}
+	}
+}
+
 // TestUOfWeights has the same of samples that are counted as of those that are listed.
 func TestUOfWeights(t *testing.T) {
 	counted := uTest(merge([]stats.Sample{{Duration: 1, Count: 300}, {Duration: 3, Count: 30}}, []stats.Sample{{Duration: 2, Count: 300}}))
