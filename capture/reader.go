@@ -1,4 +1,4 @@
-// Package capture reads and writes captures: what modtrace has reported, one JSON object
+// Package capture reads captures: what modtrace has reported, one JSON object
 // a line, as it is or compressed by zstd.
 package capture
 

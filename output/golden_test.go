@@ -59,6 +59,12 @@ func drawings(t testing.TB) []drawing {
 		}
 		return r.Ledger(accountsKept()[0].Ledger)
 	}})
+	for _, one := range sums(t) {
+		all = append(all, drawing{one.name, func(b *bytes.Buffer, o TableOptions) error { return Summary(b, one.Summary, o) }})
+	}
+	for _, one := range differences(t) {
+		all = append(all, drawing{one.name, func(b *bytes.Buffer, o TableOptions) error { return Diff(b, one.Diff, o) }})
+	}
 	inUse := refusal("EAGAIN", unload.ReasonReferenced, func(u *unload.Unload) {
 		u.Refcount.Before, u.Holders, u.HoldersKnown = 5, helds()[1].Holders, true
 	})

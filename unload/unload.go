@@ -23,6 +23,8 @@ const (
 	TypeRefs    = "refs"
 	TypeRef     = "ref"
 	TypeTrailer = "trailer"
+	TypeSummary = "summary"
+	TypeDiff    = "diff"
 )
 
 // Unload is one attempt to unload a module, successful or refused.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/modtrace/modtrace/capture"
 	"github.com/modtrace/modtrace/confine"
+	"github.com/modtrace/modtrace/recording"
 	"github.com/modtrace/modtrace/unload"
 )
 
@@ -159,7 +160,7 @@ func (c *cli) confine(dir string) error {
 
 // unattended opens the capture that nobody looks at for now.
 func (s *session) unattended(o recordOptions) error {
-	w, err := capture.Record(o.to, capture.WriterOptions{
+	w, err := recording.Record(o.to, recording.Options{
 		MaxSize: o.bytes, Keep: o.keep, Trailer: s.trailer,
 		Note: func(text string) {
 			s.cli.note("%s", text)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/modtrace/modtrace/capture"
 	"github.com/modtrace/modtrace/output"
+	"github.com/modtrace/modtrace/recording"
 	"github.com/modtrace/modtrace/tracer"
 	"github.com/modtrace/modtrace/unload"
 )
@@ -105,7 +106,7 @@ func (s *recorder) attended() error {
 	if s.cli.capture == "" {
 		return nil
 	}
-	w, err := capture.Create(s.cli.capture)
+	w, err := recording.Create(s.cli.capture)
 	if err != nil {
 		return err
 	}

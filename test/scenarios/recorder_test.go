@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/modtrace/modtrace/capture"
+	captures "github.com/modtrace/modtrace/recording"
 	"github.com/modtrace/modtrace/unload"
 )
 
@@ -252,7 +253,7 @@ func TestRecorderFullDisk(t *testing.T) {
 	if len(c.trailers) != 2 || c.stats.CutShort != 0 || len(c.stats.Skipped) != 0 {
 		t.Fatalf("%d trailers, %+v", len(c.trailers), c.stats)
 	}
-	if n := c.trailers[0].LostEvents[capture.LostRecord]; n == 0 || n+int64(len(c.unloads)) != lost+2 {
+	if n := c.trailers[0].LostEvents[captures.LostRecord]; n == 0 || n+int64(len(c.unloads)) != lost+2 {
 		t.Errorf("%d lost and %d in the file, of %d", n, len(c.unloads), lost+2)
 	}
 	if strings.Count(r.says(), "\n") > 4 {

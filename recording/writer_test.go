@@ -1,4 +1,4 @@
-package capture
+package recording
 
 import (
 	"errors"
@@ -9,19 +9,20 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/modtrace/modtrace/capture"
 	"github.com/modtrace/modtrace/output"
 	"github.com/modtrace/modtrace/unload"
 )
 
 // contents are what a file holds, in short.
-func contents(t *testing.T, path string) (all []string, s Stats) {
+func contents(t *testing.T, path string) (all []string, s capture.Stats) {
 	t.Helper()
 	f, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	r, err := NewReader(f)
+	r, err := capture.NewReader(f)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,7 +65,7 @@ func wantContents(t *testing.T, path string, want ...string) {
 func recorder(t *testing.T, path string, maxSize int64, keep int) (*Writer, *[]string) {
 	t.Helper()
 	var notes []string
-	w, err := Record(path, WriterOptions{
+	w, err := Record(path, Options{
 		MaxSize: maxSize, Keep: keep,
 		Trailer: func() unload.Trailer { return unload.Trailer{LostEvents: map[string]int64{"wait": 0}} },
 		Note:    func(text string) { notes = append(notes, text) },
@@ -243,7 +244,7 @@ func TestNotReplaced(t *testing.T) {
 	link := filepath.Join(dir, "link")
 	check(t, os.Symlink("/dev/null", link))
 	for _, path := range []string{dir, link} {
-		if _, err := Record(path, WriterOptions{Keep: 1}); err == nil {
+		if _, err := Record(path, Options{Keep: 1}); err == nil {
 			t.Errorf("%s was replaced", path)
 		}
 	}

@@ -1,4 +1,7 @@
-package capture
+// Package recording writes captures, for as long as it takes: files of bounded size, that
+// whoever kills it, a full disk, and a file that is moved away leave readable. Package
+// capture reads them.
+package recording
 
 import (
 	"bytes"
@@ -10,8 +13,8 @@ import (
 	"github.com/modtrace/modtrace/unload"
 )
 
-// WriterOptions say how a capture is written.
-type WriterOptions struct {
+// Options say how a capture is written.
+type Options struct {
 	// MaxSize bounds a file, in bytes; 0 does not. The record that would exceed it
 	// begins the next one.
 	MaxSize int64
@@ -30,7 +33,7 @@ type WriterOptions struct {
 type Writer struct {
 	output.Report // as JSON, to add below
 	path          string
-	o             *WriterOptions // nil: somebody attends to it
+	o             *Options // nil: somebody attends to it
 
 	header  []byte
 	file    *file
@@ -50,9 +53,9 @@ func Create(path string) (*Writer, error) { return create(path, nil) }
 // Record begins a capture that nobody attends to: what was in the file is kept as an older
 // one, and where it cannot be written, it goes on later, and the trailer has what was
 // lost. The error is that it cannot be begun.
-func Record(path string, o WriterOptions) (*Writer, error) { return create(path, &o) }
+func Record(path string, o Options) (*Writer, error) { return create(path, &o) }
 
-func create(path string, o *WriterOptions) (*Writer, error) {
+func create(path string, o *Options) (*Writer, error) {
 	w := &Writer{path: path, o: o}
 	w.Report = output.NewJSON(lines{w})
 	if err := w.open(); err != nil {
