@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -106,7 +107,7 @@ func call[P, R any](b *tab, command cdp.Command[P, R], p P) {
 
 func (b *tab) do(steps ...chromedp.Action[chromedp.Void]) {
 	b.t.Helper()
-	c, cancel := context.WithTimeout(b, 2*time.Minute)
+	c, cancel := context.WithTimeout(b, time.Minute)
 	defer cancel()
 	if err := chromedp.Do(c, steps...); err != nil {
 		b.t.Fatal(err)
@@ -116,7 +117,7 @@ func (b *tab) do(steps ...chromedp.Action[chromedp.Void]) {
 // eval gives what a script comes to.
 func eval[T any](b *tab, script string) T {
 	b.t.Helper()
-	c, cancel := context.WithTimeout(b, 2*time.Minute)
+	c, cancel := context.WithTimeout(b, time.Minute)
 	defer cancel()
 	v, err := chromedp.Run(c, chromedp.Evaluate[T](script))
 	if err != nil {
@@ -142,20 +143,28 @@ func (b *tab) media(kind, scheme string) {
 	})
 }
 
+// heard gives what the page complained of and asked for so far.
+func (b *tab) heard() (problems, requests []string) {
+	b.t.Helper()
+	b.do(chromedp.Sleep(200 * time.Millisecond)) // for what is on its way
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Clone(b.problems), slices.Clone(b.requests)
+}
+
 // quiet fails if the page complained, or asked for anything but itself.
 func (b *tab) quiet(url string) {
 	b.t.Helper()
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, p := range b.problems {
+	problems, requests := b.heard()
+	for _, p := range problems {
 		b.t.Errorf("the browser complains: %s", p)
 	}
-	for _, r := range b.requests {
+	for _, r := range requests {
 		if r, _, _ := strings.Cut(r, "#"); r != url {
 			b.t.Errorf("the page asks the network for %s", r)
 		}
 	}
-	if len(b.requests) == 0 {
+	if len(requests) == 0 {
 		b.t.Error("not even the page itself was seen to be asked for")
 	}
 }
@@ -253,5 +262,113 @@ func TestBrowser(t *testing.T) {
 			}
 			b.quiet(url)
 		})
+	}
+}
+
+// TestFilters goes through the boxes above the list as a reader does.
+func TestFilters(t *testing.T) {
+	b := newTab(t, newBrowser(t))
+	b.size(1400, false)
+	url := serve(t, everything(t))
+	b.do(chromedp.Navigate(url))
+	const listed = `[...document.querySelectorAll("#list > details:not([hidden])")].map(d => d.dataset.module).join(" ")`
+	set := func(id, value string) {
+		t.Helper()
+		eval[bool](b, fmt.Sprintf(`(() => { const e = document.getElementById(%q); e.value = %q;
+			e.dispatchEvent(new Event("input", {bubbles: true})); return e.dispatchEvent(new Event("change", {bubbles: true})) })()`, id, value))
+	}
+	for _, c := range []struct{ id, value, want string }{
+		{"f-module", "", "stuck tun slow nf_short"},
+		{"f-module", "S", "stuck slow nf_short"},
+		{"f-module", "nf-*", "nf_short"},
+		{"f-module", "s?ow", "slow"},
+		{"f-module", "[a", ""},
+		{"f-module", "", "stuck tun slow nf_short"},
+		{"f-state", "refused", "tun"},
+		{"f-state", "", "stuck tun slow nf_short"},
+		{"f-least", "91", "stuck slow"},
+		{"f-least", "1,5 s", "stuck slow"},
+		{"f-least", "1min", "stuck"},
+		{"f-least", "nonsense", "stuck tun slow nf_short"},
+		{"f-least", "", "stuck tun slow nf_short"},
+		{"f-host", "beta, 7.3.4", "stuck nf_short"},
+		{"f-host", "", "stuck tun slow nf_short"},
+		{"f-sort", "slow", "stuck slow nf_short tun"},
+		{"f-sort", "time", "slow nf_short tun stuck"},
+		{"f-sort", "late", "stuck tun nf_short slow"},
+		{"f-sort", "module", "nf_short slow stuck tun"},
+		{"f-sort", "grave", "stuck tun slow nf_short"},
+	} {
+		set(c.id, c.value)
+		if got := eval[string](b, listed); got != c.want {
+			t.Errorf("%s = %q leaves %q, want %q", c.id, c.value, got, c.want)
+		}
+	}
+	set("f-least", "nonsense")
+	if got := eval[string](b, `document.getElementById("f-least").getAttribute("aria-invalid")`); got != "true" {
+		t.Errorf("a duration that is none is marked %q", got)
+	}
+	b.do(chromedp.Click(chromedp.CSS("#filters button[type=reset]")))
+	set("f-module", "none such")
+	if !eval[bool](b, `!document.getElementById("none").hidden`) {
+		t.Error("nothing says that nothing matches")
+	}
+	b.do(chromedp.Click(chromedp.CSS("#filters button[type=reset]")), chromedp.Click(chromedp.CSS(".worst li a")))
+	if got := eval[string](b, `[...document.querySelectorAll("#list > details[open]")].map(d => d.dataset.module).join(" ")`); got != "stuck" {
+		t.Errorf("the link to the worst opens %q", got)
+	}
+	b.do(chromedp.Click(chromedp.CSS(".legend a[data-show=refused]")))
+	if got := eval[string](b, listed); got != "tun" {
+		t.Errorf("the link to those refused leaves %q", got)
+	}
+	b.quiet(url)
+}
+
+// TestWithoutScripts reads the page where scripts are off, and on paper.
+func TestWithoutScripts(t *testing.T) {
+	b := newTab(t, newBrowser(t))
+	call(b, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
+	url := serve(t, everything(t))
+	b.do(chromedp.Navigate(url + "#u1"))
+	if !eval[bool](b, `document.getElementById("filters").hidden`) {
+		t.Error("filters are shown that do nothing")
+	}
+	if got := eval[int](b, `document.querySelectorAll("#list > details").length`); got != 4 {
+		t.Errorf("%d attempts are listed", got)
+	}
+	if !eval[bool](b, `document.querySelector("#u1").getBoundingClientRect().height > 300`) {
+		t.Error("a link to an attempt does not open it")
+	}
+	b.media("print", "dark")
+	if got := eval[string](b, `getComputedStyle(document.body).backgroundColor`); got != "rgb(255, 255, 255)" {
+		t.Errorf("paper is printed %s", got)
+	}
+	b.shoot("print-700", 700)
+	b.quiet(url)
+}
+
+// TestBrowserSees makes sure that the tests above would see what they look for.
+func TestBrowserSees(t *testing.T) {
+	browser := newBrowser(t)
+	for name, page := range map[string]string{
+		"scripts that the policy forbids": `<meta http-equiv="Content-Security-Policy" content="` + policy() + `"><script>alert(1)</script>`,
+		"styles that the policy forbids":  `<meta http-equiv="Content-Security-Policy" content="` + policy() + `"><p style="color:red">`,
+		"errors in scripts":               `<script>null.x</script>`,
+		"pictures":                        `<img src="x.png">`,
+	} {
+		b := newTab(t, browser)
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprint(w, "<!DOCTYPE html>"+page+"<table width=3000><td>wide</table>") //nolint:errcheck // the browser would tell
+		}))
+		b.size(400, false)
+		b.do(chromedp.Navigate(s.URL + "/report.html"))
+		problems, requests := b.heard()
+		if len(problems) == 0 && len(requests) < 2 {
+			t.Errorf("%s are not seen", name)
+		}
+		if eval[string](b, overflow) == "" {
+			t.Error("what is too wide is not seen")
+		}
+		s.Close()
 	}
 }

@@ -213,7 +213,7 @@ func cutTrailer(t unload.Trailer) unload.Trailer {
 			break
 		}
 		if n := t.LostEvents[kind]; n != 0 {
-			kinds[cut(kind)] = n
+			kinds[cut(kind)] = min(n, 1<<40) // their sum stays a number
 		}
 	}
 	t.LostEvents = kinds

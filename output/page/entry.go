@@ -102,7 +102,10 @@ func (d *document) view(e *entry) view {
 	v.Hot = hotRows(u)
 	v.effects(u)
 	if h := e.hang; h != nil {
-		v.Hang = "reported " + times(h.reports) + " while it hung, at last: " + h.text
+		v.Hang = "Reported " + times(h.reports) + " while it hung"
+		if h.text != e.verdict {
+			v.Hang += ", at last: " + h.text
+		}
 		if !e.state.answered() {
 			v.Remedy = output.Remedy(h.last)
 		}

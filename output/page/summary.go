@@ -1,7 +1,9 @@
 package page
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -52,13 +54,12 @@ type causeRow struct {
 	Ink         ink
 	Text        string
 	Time, Share string
-	Count       int64
 	W           percent
 }
 
 func (d *document) summary(kept []*entry) summary {
 	s := summary{
-		Headline: d.headline(), Where: d.where(), Warnings: d.warnings(), States: d.stateRows(),
+		Headline: d.headline(kept), Where: d.where(), Warnings: d.warnings(), States: d.stateRows(),
 		Worst: worst(kept), Reasons: d.reasonRows(), Causes: d.causeRows(), Overview: newOverview(kept),
 		Shown: len(kept), Left: d.kept.left,
 	}
@@ -68,6 +69,9 @@ func (d *document) summary(kept []*entry) summary {
 			seen.add(d.label(c))
 		}
 		s.Hosts = seen
+	}
+	if len(kept) == 1 {
+		s.Worst = nil // there is nothing to choose from
 	}
 	add := func(n int, id, text string) {
 		if n > 0 {
@@ -83,17 +87,14 @@ func (d *document) summary(kept []*entry) summary {
 	return s
 }
 
-func (d *document) headline() string {
+// headline sums up all attempts; of a single one it is the verdict.
+func (d *document) headline(kept []*entry) string {
 	n := d.totals.all()
-	switch n {
-	case 0:
+	switch {
+	case n == 0:
 		return "No attempt to unload a module"
-	case 1:
-		for _, s := range states() {
-			if d.totals.states[s] > 0 {
-				return "1 unload attempt, " + s.words()
-			}
-		}
+	case n == 1 && len(kept) == 1:
+		return kept[0].verdict
 	}
 	var parts []string
 	for _, s := range states() {
@@ -228,11 +229,14 @@ func (d *document) stateRows() []stateRow {
 // worst picks what never came back, and what took longest.
 func worst(kept []*entry) []worstRow {
 	const most = 3
-	list := longest(kept, func(e *entry) int64 {
-		if e.state.like() == stateDied {
-			return 1<<62 + e.duration>>2
+	list := slices.SortedStableFunc(slices.Values(kept), func(a, b *entry) int {
+		if lost := a.state.like() == stateDied; lost != (b.state.like() == stateDied) {
+			if lost {
+				return -1
+			}
+			return 1
 		}
-		return e.duration
+		return cmp.Compare(b.duration, a.duration)
 	})
 	var all []worstRow
 	for _, e := range list[:min(len(list), most)] {
@@ -285,25 +289,29 @@ func (d *document) causeRows() []causeRow {
 	for _, s := range t.causes {
 		whole, top = plus(whole, s.ns), max(top, s.ns)
 	}
-	add := func(i ink, text string, ns, count int64) {
+	add := func(i ink, text string, ns int64) {
 		if ns > 0 {
-			all = append(all, causeRow{i, text, output.Duration(ns), output.Share(ns, whole), count, part(ns, top)})
+			all = append(all, causeRow{i, text, output.Duration(ns), output.Share(ns, whole), part(ns, top)})
 		}
 	}
 	told := false
+	var rest, kinds int64
 	for i, c := range most(t.causes, func(s *spent) int64 { return s.ns }) {
 		s := t.causes[c]
 		if !told && t.running >= s.ns {
-			add(running(), "running on a CPU", t.running, 0)
+			add(running(), "running on a CPU", t.running)
 			told = true
 		}
 		if i < shown {
-			add(inkOf(c), "waiting for "+words(c), s.ns, s.count)
+			add(inkOf(c), "waiting for "+words(c), s.ns)
+		} else {
+			rest, kinds = plus(rest, s.ns), kinds+1
 		}
 	}
 	if !told {
-		add(running(), "running on a CPU", t.running, 0)
+		add(running(), "running on a CPU", t.running)
 	}
+	add(inkOf(unload.CauseOther), "waiting for "+output.Count(kinds, "other cause", "other causes"), rest)
 	return all
 }
 

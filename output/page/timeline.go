@@ -55,8 +55,11 @@ const narrowBar = 0.4
 type tick struct {
 	X    percent
 	Text string
-	Odd  bool // left out where there is little room
 	End  bool // its text ends at X
+
+	// Left out where there is little room: every second one, and all but the first and
+	// the last.
+	Odd, Inner bool
 }
 
 type phaseRow struct {
@@ -210,9 +213,23 @@ func ticks(whole int64) []tick {
 	for n := 1; float64(n)*step <= float64(whole) && n <= 6; n++ {
 		ns := float64(n) * step
 		x := percent(100 * ns / float64(whole))
-		all = append(all, tick{X: x, Text: tickText(ns), Odd: n%2 == 1, End: x > 90})
+		all = append(all, tick{X: x, Text: tickText(ns), End: x > 90})
+	}
+	for i := range all[1 : len(all)-1] {
+		all[i+1].Inner = true
 	}
 	return all
+}
+
+// Class is what the style sheet knows a tick by.
+func (t tick) Class() string {
+	switch {
+	case t.End && !t.Inner:
+		return "end"
+	case t.Inner:
+		return "mid"
+	}
+	return ""
 }
 
 // round gives the next higher number of 1, 2 or 5 with zeros behind it.
@@ -234,9 +251,9 @@ func tickText(ns float64) string {
 	for _, u := range []struct {
 		ns   float64
 		name string
-	}{{3600e9, "h"}, {60e9, "min"}, {1e9, "s"}, {1e6, "ms"}, {1e3, "µs"}} {
+	}{{1e9, "s"}, {1e6, "ms"}, {1e3, "µs"}} {
 		if ns >= u.ns {
-			return strconv.FormatFloat(math.Round(ns/u.ns*10)/10, 'f', -1, 64) + " " + u.name
+			return strconv.FormatFloat(math.Round(ns/u.ns), 'f', -1, 64) + " " + u.name
 		}
 	}
 	return strconv.FormatFloat(ns, 'f', -1, 64) + " ns"
