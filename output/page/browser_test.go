@@ -68,6 +68,23 @@ func newBrowser(t *testing.T) context.Context {
 	return browser
 }
 
+// TestColourBlind only makes pictures, to be looked at.
+func TestColourBlind(t *testing.T) {
+	if *shots == "" {
+		t.Skip("no -shots")
+	}
+	b := newTab(t, newBrowser(t))
+	b.size(1200, false)
+	b.do(chromedp.Navigate(serve(t, pageOf(t, Options{}, "../../tracer/testdata/amd64-6.12-hang-netdev.ndjson"))))
+	for _, kind := range []emulation.SetEmulatedVisionDeficiencyType{
+		emulation.SetEmulatedVisionDeficiencyTypeDeuteranopia, emulation.SetEmulatedVisionDeficiencyTypeTritanopia,
+		emulation.SetEmulatedVisionDeficiencyTypeAchromatopsia,
+	} {
+		call(b, emulation.SetEmulatedVisionDeficiency, emulation.SetEmulatedVisionDeficiencyParams{Type: kind})
+		b.shoot("blind-"+string(kind), 1200)
+	}
+}
+
 func newTab(t *testing.T, browser context.Context) *tab {
 	t.Helper()
 	c, end := chromedp.NewContext(browser)

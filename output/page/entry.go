@@ -53,6 +53,7 @@ type view struct {
 	Convoy    string
 	Waiters   []timed
 	Log       []logRow
+	Grave     []logRow // of many, those that matter
 	Residue   []string
 	Facts     []fact
 	More      []string // what there was no room for
@@ -60,6 +61,9 @@ type view struct {
 
 // noticeable is how long a refusal takes, in ns, for it to matter what it was spent on.
 const noticeable = 1e9
+
+// mostLog is how many lines of the kernel's log are shown at once.
+const mostLog = 12
 
 // moment is a time, for the machine and for people.
 type moment struct{ ISO, Text, Day string }
@@ -94,6 +98,16 @@ func (d *document) view(e *entry) view {
 	v.Partial = len(v.Unknowns) > 0 && e.state.answered()
 	v.Host = d.label(e.capture)
 	v.Waits = waitRows(u)
+	if len(v.Log) > mostLog {
+		for _, l := range v.Log {
+			if l.Kind != "" {
+				v.Grave = append(v.Grave, l)
+			}
+		}
+		if v.Grave == nil {
+			v.Grave = v.Log[:mostLog]
+		}
+	}
 	for _, f := range []*flame{waitFlame(u), hotFlame(u)} {
 		if f != nil {
 			v.Flames = append(v.Flames, f)
