@@ -73,9 +73,9 @@ func TestColourBlind(t *testing.T) {
 	if *shots == "" {
 		t.Skip("no -shots")
 	}
-	b := newTab(t, newBrowser(t))
+	b := newTab(newBrowser(t), t)
 	b.size(1200, false)
-	b.do(chromedp.Navigate(serve(t, pageOf(t, Options{}, "../../tracer/testdata/amd64-6.12-hang-netdev.ndjson"))))
+	b.do(chromedp.Navigate(serve(t, pageOf(t, "../../tracer/testdata/amd64-6.12-hang-netdev.ndjson"))))
 	for _, kind := range []emulation.SetEmulatedVisionDeficiencyType{
 		emulation.SetEmulatedVisionDeficiencyTypeDeuteranopia, emulation.SetEmulatedVisionDeficiencyTypeTritanopia,
 		emulation.SetEmulatedVisionDeficiencyTypeAchromatopsia,
@@ -85,7 +85,7 @@ func TestColourBlind(t *testing.T) {
 	}
 }
 
-func newTab(t *testing.T, browser context.Context) *tab {
+func newTab(browser context.Context, t *testing.T) *tab {
 	t.Helper()
 	c, end := chromedp.NewContext(browser)
 	t.Cleanup(end)
@@ -219,10 +219,10 @@ func serve(t *testing.T, page []byte) string {
 	return s.URL + "/report.html"
 }
 
-func pageOf(t testing.TB, o Options, files ...string) []byte {
+func pageOf(t testing.TB, files ...string) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	d := New(&b, o)
+	d := New(&b, Options{})
 	readAll(t, d, files...)
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
@@ -244,16 +244,16 @@ const overflow = `(() => {
 func TestBrowser(t *testing.T) {
 	browser := newBrowser(t)
 	pages := map[string][]byte{
-		"real":    pageOf(t, Options{}, realCaptures(t)...),
-		"one":     pageOf(t, Options{}, "../../tracer/testdata/amd64-6.12-slow.ndjson"),
-		"empty":   pageOf(t, Options{}),
+		"real":    pageOf(t, realCaptures(t)...),
+		"one":     pageOf(t, "../../tracer/testdata/amd64-6.12-slow.ndjson"),
+		"empty":   pageOf(t),
 		"all":     everything(t),
 		"hostile": hostilePage(t),
 	}
 	for name, page := range pages {
 		t.Run(name, func(t *testing.T) {
 			url := serve(t, page)
-			b := newTab(t, browser)
+			b := newTab(browser, t)
 			b.do(chromedp.Navigate(url))
 			for _, width := range []int{400, 1000, 1400, 1600} {
 				for _, dark := range []bool{false, true} {
@@ -284,7 +284,7 @@ func TestBrowser(t *testing.T) {
 
 // TestFilters goes through the boxes above the list as a reader does.
 func TestFilters(t *testing.T) {
-	b := newTab(t, newBrowser(t))
+	b := newTab(newBrowser(t), t)
 	b.size(1400, false)
 	url := serve(t, everything(t))
 	b.do(chromedp.Navigate(url))
@@ -343,7 +343,7 @@ func TestFilters(t *testing.T) {
 
 // TestWithoutScripts reads the page where scripts are off, and on paper.
 func TestWithoutScripts(t *testing.T) {
-	b := newTab(t, newBrowser(t))
+	b := newTab(newBrowser(t), t)
 	call(b, emulation.SetScriptExecutionDisabled, emulation.SetScriptExecutionDisabledParams{Value: true})
 	url := serve(t, everything(t))
 	b.do(chromedp.Navigate(url + "#u1"))
@@ -373,8 +373,8 @@ func TestBrowserSees(t *testing.T) {
 		"errors in scripts":               `<script>null.x</script>`,
 		"pictures":                        `<img src="x.png">`,
 	} {
-		b := newTab(t, browser)
-		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		b := newTab(browser, t)
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			fmt.Fprint(w, "<!DOCTYPE html>"+page+"<table width=3000><td>wide</table>") //nolint:errcheck // the browser would tell
 		}))
 		b.size(400, false)
@@ -388,4 +388,64 @@ func TestBrowserSees(t *testing.T) {
 		}
 		s.Close()
 	}
+}
+
+// pale names text that stands out too little from what is behind it, by the contrast that
+// the Web Content Accessibility Guidelines (1.4.3) ask for.
+const pale = `(() => {
+  const channels = c => c.match(/[\d.]+/g).map(Number);
+  const light = c => channels(c).slice(0, 3).map(v => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = e => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor; if (!(channels(c)[3] === 0)) return c; } return "rgb(255, 255, 255)"; };
+  const bad = new Set();
+  for (const e of document.body.querySelectorAll("*")) {
+    if (e.closest("svg, script, option") || ![...e.childNodes].some(n => n.nodeType === 3 && n.data.trim())) continue;
+    const s = getComputedStyle(e), a = light(s.color), b = light(behind(e));
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < (parseFloat(s.fontSize) >= 24 ? 3 : 4.5)) bad.add(e.tagName + "." + e.className + " " + s.color + " on " + behind(e) + ": " + ratio.toFixed(2));
+  }
+  return [...bad].join("\n");
+})()`
+
+func TestContrast(t *testing.T) {
+	b := newTab(newBrowser(t), t)
+	b.do(chromedp.Navigate(serve(t, pageOf(t, realCaptures(t)...))))
+	check := func(name string) {
+		t.Helper()
+		eval[int](b, `[...document.querySelectorAll("details")].filter(d => d.open = true).length`)
+		for _, dark := range []bool{false, true} {
+			b.size(1400, dark)
+			if text := eval[string](b, pale); text != "" {
+				t.Errorf("%s, dark %v:\n%s", name, dark, text)
+			}
+		}
+	}
+	check("real captures")
+	b.do(chromedp.Navigate(serve(t, everything(t))))
+	check("made up")
+	eval[bool](b, `document.body.append(Object.assign(document.createElement("p"), {textContent: "x"})), document.body.lastChild.style.color = "#999", true`)
+	b.size(1400, false)
+	if eval[string](b, pale) == "" {
+		t.Error("grey on white is not seen")
+	}
+}
+
+// TestOpensFast opens a thousand attempts.
+func TestOpensFast(t *testing.T) {
+	var files []string
+	for range 14 {
+		files = append(files, realCaptures(t)...)
+	}
+	page := pageOf(t, files...)
+	b := newTab(newBrowser(t), t)
+	b.size(1400, false)
+	b.do(chromedp.Navigate(serve(t, page)))
+	const most = 20_000 // ms, on a machine that is busy with other things
+	took := eval[float64](b, `performance.getEntriesByType("navigation")[0].loadEventEnd`)
+	filter := eval[float64](b, `(() => { const t = performance.now(), e = document.getElementById("f-module"); e.value = "hang";
+		e.dispatchEvent(new Event("input", {bubbles: true})); document.body.offsetHeight; return performance.now() - t })()`)
+	if took <= 0 || took > most || filter > most/4 {
+		t.Errorf("%d bytes take %.0f ms to open and %.0f ms to filter", len(page), took, filter)
+	}
+	t.Logf("%d bytes take %.0f ms to open and %.0f ms to filter", len(page), took, filter)
 }

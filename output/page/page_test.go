@@ -35,8 +35,8 @@ func bare(page []byte) string {
 func TestGolden(t *testing.T) {
 	for name, page := range map[string][]byte{
 		"night": everything(t),
-		"empty": pageOf(t, Options{}),
-		"slow":  pageOf(t, Options{}, "../../tracer/testdata/amd64-6.12-slow.ndjson"),
+		"empty": pageOf(t),
+		"slow":  pageOf(t, "../../tracer/testdata/amd64-6.12-slow.ndjson"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			file, got := filepath.Join("testdata", name+".html"), bare(page)
@@ -88,7 +88,7 @@ func TestHostile(t *testing.T) {
 
 // TestRealFigures holds the figures on top against the records.
 func TestRealFigures(t *testing.T) {
-	page := string(pageOf(t, Options{}, realCaptures(t)...))
+	page := string(pageOf(t, realCaptures(t)...))
 	for _, want := range []string{
 		"82 unload attempts: 67 unloaded, 12 refused, 1 still hanging, 1 died in the kernel, 1 whose end was not seen",
 		"7 events were lost", "the kernel logged an oops or a warning during 1 attempt", "Captures (64)",
@@ -112,7 +112,7 @@ func TestThousand(t *testing.T) {
 	for len(files) < 14*64 {
 		files = append(files, files[:64]...)
 	}
-	page := pageOf(t, Options{}, files...)
+	page := pageOf(t, files...)
 	const most = 20 << 20
 	if len(page) > most {
 		t.Errorf("a thousand attempts take %d bytes, more than %d", len(page), most)

@@ -78,6 +78,6 @@
     a.addEventListener("click", function () { state.value = a.dataset.show; filter(); });
   });
   filter();
-  arrange();
+  if (sort.value !== "grave") arrange(); // what the browser kept from the last visit
   open(location.hash);
 })();

@@ -71,7 +71,7 @@ func (d *document) summary(kept []*entry) summary {
 		s.Hosts = seen
 	}
 	if len(kept) == 1 {
-		s.Worst = nil // there is nothing to choose from
+		s.Worst, s.Causes, s.States = nil, nil, nil // all that is said of it below
 	}
 	add := func(n int, id, text string) {
 		if n > 0 {
@@ -286,8 +286,8 @@ func (d *document) causeRows() []causeRow {
 	t := d.totals
 	var all []causeRow
 	whole, top := t.running, t.running
-	for _, s := range t.causes {
-		whole, top = plus(whole, s.ns), max(top, s.ns)
+	for _, ns := range t.causes {
+		whole, top = plus(whole, ns), max(top, ns)
 	}
 	add := func(i ink, text string, ns int64) {
 		if ns > 0 {
@@ -296,16 +296,16 @@ func (d *document) causeRows() []causeRow {
 	}
 	told := false
 	var rest, kinds int64
-	for i, c := range most(t.causes, func(s *spent) int64 { return s.ns }) {
-		s := t.causes[c]
-		if !told && t.running >= s.ns {
+	for i, c := range most(t.causes, func(ns int64) int64 { return ns }) {
+		ns := t.causes[c]
+		if !told && t.running >= ns {
 			add(running(), "running on a CPU", t.running)
 			told = true
 		}
 		if i < shown {
-			add(inkOf(c), "waiting for "+words(c), s.ns)
+			add(inkOf(c), "waiting for "+words(c), ns)
 		} else {
-			rest, kinds = plus(rest, s.ns), kinds+1
+			rest, kinds = plus(rest, ns), kinds+1
 		}
 	}
 	if !told {

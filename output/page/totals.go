@@ -24,9 +24,9 @@ func plus(a, b int64) int64 {
 type totals struct {
 	states     map[state]int64
 	reasons    map[unload.Reason]*tally // of refusals
-	causes     map[unload.Cause]*spent
-	running    int64 // ns on the CPU
-	duration   int64 // ns of all attempts
+	causes     map[unload.Cause]int64   // ns
+	running    int64                    // ns on the CPU
+	duration   int64                    // ns of all attempts
 	incomplete int64
 	complaints int64 // attempts during which the kernel logged an oops or a warning
 	first      time.Time
@@ -40,10 +40,8 @@ type tally struct {
 	others  int64 // attempts on modules that there was no room for
 }
 
-type spent struct{ ns, count int64 }
-
 func newTotals() totals {
-	return totals{states: map[state]int64{}, reasons: map[unload.Reason]*tally{}, causes: map[unload.Cause]*spent{}}
+	return totals{states: map[state]int64{}, reasons: map[unload.Reason]*tally{}, causes: map[unload.Cause]int64{}}
 }
 
 func (t *totals) add(u unload.Unload) {
@@ -65,7 +63,7 @@ func (t *totals) add(u unload.Unload) {
 	for _, p := range u.Phases {
 		t.running = plus(t.running, p.OnCPU)
 		for _, w := range p.Waits {
-			t.wait(w)
+			t.causes[known(w.Cause)] = plus(t.causes[known(w.Cause)], w.Duration)
 		}
 	}
 	if u.Start.IsZero() {
@@ -77,15 +75,6 @@ func (t *totals) add(u unload.Unload) {
 	if t.first.IsZero() || u.Start.Before(t.first) {
 		t.first = u.Start
 	}
-}
-
-func (t *totals) wait(w unload.Wait) {
-	cause := known(w.Cause)
-	if t.causes[cause] == nil {
-		t.causes[cause] = &spent{}
-	}
-	s := t.causes[cause]
-	s.ns, s.count = plus(s.ns, w.Duration), plus(s.count, max(w.Count, 1))
 }
 
 // known is a cause that there is a colour for.
@@ -123,11 +112,6 @@ func (t *totals) all() (n int64) {
 		n += k
 	}
 	return n
-}
-
-// unanswered are those that got neither yes nor no.
-func (t *totals) unanswered() int64 {
-	return t.all() - t.states[stateUnloaded] - t.states[stateRefused]
 }
 
 // most gives the keys of a map by a number, the highest first.
