@@ -233,6 +233,9 @@ func pageOf(t testing.TB, files ...string) []byte {
 // overflow names what is wider than the window, "" for nothing.
 const overflow = `(() => {
   const w = document.documentElement.clientWidth;
+  for (const e of document.querySelectorAll(".u, .card, .wide")) { // some of which clip what is in them
+    if (e.scrollWidth > e.clientWidth + 1) return e.tagName + "." + e.className + " holds " + e.scrollWidth + " in " + e.clientWidth + ": " + e.textContent.slice(0, 80);
+  }
   if (document.documentElement.scrollWidth <= w) return "";
   for (const e of document.body.querySelectorAll("*")) {
     const r = e.getBoundingClientRect();

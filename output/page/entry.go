@@ -184,7 +184,7 @@ func logRows(u unload.Unload) []logRow {
 	var all []logRow
 	for _, l := range u.Log {
 		all = append(all, logRow{
-			output.Duration(max(l.Offset, 0)), output.Clean(string(l.Phase)), output.Complaint(l),
+			output.Duration(max(l.Offset, 0)), phaseName(l.Phase), output.Complaint(l),
 			output.Clean(strings.TrimRight(l.Text, "\r\n ")),
 		})
 	}

@@ -37,7 +37,7 @@ type frameOf struct {
 	Ledgers  []ledgerView
 	Captures []captureRow
 	More     map[string]int64
-	Refs     int64
+	Refs     string
 }
 
 // policy forbids the page everything but its own style and script, so that not even what
@@ -85,7 +85,9 @@ func (d *document) frame(kept []*entry) frameOf {
 		More: map[string]int64{
 			"hangs": d.hangs.more, "reloads": d.reloads.more, "whys": d.whys.more, "ledgers": d.ledgers.more, "captures": d.captures.more,
 		},
-		Refs: d.refs,
+	}
+	if d.refs > 0 {
+		f.Refs = output.Count(d.refs, "reference that was", "references that were") + " taken or dropped and told one by one"
 	}
 	f.Title = "modtrace: " + f.Summary.Headline
 	for _, h := range d.hangs.all {

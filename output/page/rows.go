@@ -30,7 +30,7 @@ func waitRows(u unload.Unload) []waitRow {
 	for _, p := range u.Phases {
 		for _, w := range p.Waits {
 			r := waitRow{
-				Phase: output.Clean(string(p.Name)), For: output.Target(w), Spot: output.Spot(w.Stack),
+				Phase: phaseName(p.Name), For: output.Target(w), Spot: output.Spot(w.Stack),
 				Busy: output.Busy(w.Blocker), Waker: output.Agent(w.Waker), Ink: inkOf(w.Cause), Count: max(w.Count, 1),
 				Total: output.Duration(w.Duration), Longest: output.Duration(max(w.Longest, 0)), Share: output.Share(w.Duration, u.Duration),
 				ns: w.Duration,
@@ -76,7 +76,7 @@ func hotRows(u unload.Unload) []hotRow {
 			if spot == "" {
 				spot = "a place that is not known"
 			}
-			all = append(all, hotRow{output.Clean(string(p.Name)), spot, h.Samples, output.Share(h.Samples, total), cleaned(h.Stack)})
+			all = append(all, hotRow{phaseName(p.Name), spot, h.Samples, output.Share(h.Samples, total), cleaned(h.Stack)})
 		}
 	}
 	slices.SortStableFunc(all, func(a, b hotRow) int { return cmp.Compare(b.Samples, a.Samples) })

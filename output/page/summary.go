@@ -317,7 +317,7 @@ func (d *document) causeRows() []causeRow {
 
 // label names the capture of a record where there are several hosts or kernels.
 func (d *document) label(c *recording) string {
-	host, kernel := output.Clean(c.header.Host), output.Clean(c.header.Kernel)
+	host, kernel := cutTo(output.Clean(c.header.Host), 64), cutTo(output.Clean(c.header.Kernel), 64)
 	switch {
 	case !c.headed && len(d.captures.all) > 1:
 		return "capture " + strconv.Itoa(c.number)

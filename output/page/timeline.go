@@ -97,7 +97,7 @@ func newTimeline(e *entry) timeline {
 	used := map[ink]bool{}
 	for _, p := range u.Phases {
 		r := phaseRow{
-			Name: output.Clean(string(p.Name)), Merged: mergedText(p),
+			Name: phaseName(p.Name), Merged: mergedText(p),
 			Time: output.Duration(p.Duration), Share: output.Share(p.Duration, u.Duration),
 			On: dash(p.OnCPU), Off: dash(p.OffCPU),
 			Segments: segments(p, whole), X: part(p.Offset, whole),
@@ -135,6 +135,9 @@ func dash(ns int64) string {
 	return output.Duration(ns)
 }
 
+// phaseName bounds the name of a phase that no kernel has.
+func phaseName(name unload.PhaseName) string { return cutTo(output.Clean(string(name)), 24) }
+
 // mergedText names the phases whose time is in that of another. A refusal has no boundary
 // before its return: that goes without saying.
 func mergedText(p unload.Phase) string {
@@ -146,7 +149,7 @@ func mergedText(p unload.Phase) string {
 		if i > 0 {
 			text += ", "
 		}
-		text += output.Clean(string(m))
+		text += phaseName(m)
 	}
 	return text
 }
@@ -161,7 +164,7 @@ func segments(p unload.Phase, whole int64) []segment {
 			return
 		}
 		w := part(ns, whole)
-		all = append(all, segment{x, w, i, fmt.Sprintf("%s: %s %s", output.Clean(string(p.Name)), what, output.Duration(ns))})
+		all = append(all, segment{x, w, i, fmt.Sprintf("%s: %s %s", phaseName(p.Name), what, output.Duration(ns))})
 		x += w
 	}
 	add(p.OnCPU, running(), "ran")
