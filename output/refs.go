@@ -14,23 +14,31 @@ import (
 func (t *table) Ledger(l unload.Ledger) error {
 	b := l.Balance
 	lines := t.sentence(t.balanceColor(b), t.balance(l))
-	for _, m := range b.Missing {
-		lines = append(lines, t.sentence(red, "not seen: "+t.clean(m))...)
-	}
-	if b.Unexplained != 0 {
-		lines = append(lines, t.sentence(red, t.unexplained(b.Unexplained))...)
-	}
-	if b.Unseen != 0 {
-		lines = append(lines, t.sentence(red, "not seen: how "+count(b.Unseen, "reference was", "references were")+" dropped")...)
-	}
-	if b.Unsettled != 0 {
-		lines = append(lines, t.sentence(red, t.unsettled(b.Unsettled))...)
+	for _, text := range t.doubts(b) {
+		lines = append(lines, t.sentence(red, text)...)
 	}
 	rows, err := t.entries(l)
 	if err != nil {
 		return err
 	}
 	return t.print(append(append(lines, rows...), t.takings(l.Entries)...))
+}
+
+// doubts lists what of a balance is not known.
+func (s screen) doubts(b unload.Balance) (texts []string) {
+	for _, m := range b.Missing {
+		texts = append(texts, "not seen: "+s.clean(m))
+	}
+	if b.Unexplained != 0 {
+		texts = append(texts, s.unexplained(b.Unexplained))
+	}
+	if b.Unseen != 0 {
+		texts = append(texts, "not seen: how "+count(b.Unseen, "reference was", "references were")+" dropped")
+	}
+	if b.Unsettled != 0 {
+		texts = append(texts, s.unsettled(b.Unsettled))
+	}
+	return texts
 }
 
 func (s screen) balanceColor(b unload.Balance) color {

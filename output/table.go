@@ -101,24 +101,30 @@ func (t *table) answer(u unload.Unload) []string {
 // unknowns says, right below the verdict, what of the record is not known.
 func (s screen) unknowns(u unload.Unload) []string {
 	var lines []string
-	add := func(text string) {
+	for _, text := range s.lacks(u) {
 		lines = append(lines, s.sentence(red, "incomplete: "+text)...)
 	}
+	return lines
+}
+
+// lacks lists what of a record is not known.
+func (s screen) lacks(u unload.Unload) []string {
+	var texts []string
 	told := false
 	for _, m := range u.Missing {
-		add(s.clean(m))
+		texts = append(texts, s.clean(m))
 		told = told || strings.HasPrefix(m, strconv.FormatInt(u.LostEvents, 10)+" event")
 	}
 	if u.LostEvents != 0 && !told {
-		add(count(u.LostEvents, "event was lost", "events were lost"))
+		texts = append(texts, count(u.LostEvents, "event was lost", "events were lost"))
 	}
 	if u.Unaccounted != 0 {
-		add(s.duration(u.Unaccounted) + " are in no phase")
+		texts = append(texts, s.duration(u.Unaccounted)+" are in no phase")
 	}
-	if !u.Complete && lines == nil {
-		add("the record does not say why")
+	if !u.Complete && texts == nil {
+		texts = append(texts, "the record does not say why")
 	}
-	return lines
+	return texts
 }
 
 // Trailer prints what the stream as a whole did not see, and a count if there
