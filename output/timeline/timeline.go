@@ -64,7 +64,7 @@ func (d *document) Unload(u unload.Unload) error {
 	end := start + u.Duration
 	a := attempt{pid: d.track(), start: start, duration: u.Duration}
 	a.tid = d.tracks.slice(owner{machine: a.pid, module: u.Module}, start, end, output.Unloaded(u))
-	whole := a.slice("unload "+name(u.Module), "unload", 0, u.Duration)
+	whole := a.slice("unload "+output.Name(u.Module), "unload", 0, u.Duration)
 	a.phases(u.Phases)
 	a.log(u.Log)
 	a.references(u.References)
@@ -79,7 +79,7 @@ func (d *document) Stall(st unload.Stall) error {
 		d.leftOut++
 		return d.flush()
 	}
-	e := d.beside("stall "+name(st.Module)+" in "+name(string(st.Phase)), "stall", at+st.Duration)
+	e := d.beside("stall "+output.Name(st.Module)+" in "+name(string(st.Phase)), "stall", at+st.Duration)
 	e.Args = stallArgsOf(st)
 	return d.flush(e)
 }
@@ -92,7 +92,7 @@ func (d *document) Reload(r unload.Reload) error {
 		d.leftOut++
 		return d.flush()
 	}
-	e := d.beside("reload "+name(r.Module), "reload", at)
+	e := d.beside("reload "+output.Name(r.Module), "reload", at)
 	e.Args = reloadArgsOf(r)
 	l, ok := d.tracks.unloadedBefore(owner{machine: e.PID, module: r.Module}, at)
 	if !ok || place(l.start) == place(l.end) {

@@ -3,6 +3,7 @@ package timeline
 import (
 	"fmt"
 
+	"github.com/modtrace/modtrace/output"
 	"github.com/modtrace/modtrace/unload"
 )
 
@@ -116,12 +117,9 @@ func (t *tracks) add(o owner) uint32 {
 	id := t.number()
 	t.lanes[o] = append(t.lanes[o], lane{id: id})
 	t.kept++
-	title := o.module
-	switch {
-	case o.aside:
+	title := output.Name(o.module)
+	if o.aside {
 		title = "stalls and reloads"
-	case title == "":
-		title = "(unnamed)"
 	}
 	if n := len(t.lanes[o]); n > 1 {
 		title = fmt.Sprintf("%s, overlapping %d", title, n)
