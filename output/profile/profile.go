@@ -37,7 +37,7 @@ func New(w io.Writer) output.Document {
 type bounds struct {
 	samples int // stacks with their labels
 	weight  int // bytes of names, and of stacks
-	frames  int // of a stack; the kernel has up to 127 (kernel.perf_event_max_stack)
+	frames  int // of a stack; the kernel gives up to 127 (kernel.perf_event_max_stack)
 }
 
 func normal() bounds { return bounds{samples: 100_000, weight: 64 << 20, frames: 256} }
@@ -121,6 +121,9 @@ func (d *document) Unload(u unload.Unload) error {
 // blocker names who was waited for so that waits for the same in other unloads have the
 // same name: without the numbers of processes.
 func blocker(b unload.Blocker) string {
+	if b.Candidates > 1 {
+		b.Comm = "" // one of them
+	}
 	b.PID, b.Candidates, b.Users, b.Stack = 0, 0, 0, nil
 	if b.Function == "" && b.Comm == "" && b.Detail == "" && b.Module == "" {
 		return ""

@@ -25,9 +25,9 @@ import (
 // Times count from some weeks before the first record, in microseconds with as many
 // digits as nanoseconds need; the wall clock is in the arguments. Captures are to be given
 // oldest first: what is dated more than a month before the first record, before 1970 or
-// after 2169 is left out, and "left_out" at the end of the file counts it. From a hundred
-// days after the first record on, places are rounded to microseconds, and the exact
-// durations are in the arguments alone.
+// after 2169 is left out, and "left_out" at the end of the file counts it. From ten weeks
+// after the first record on, places are rounded to microseconds, and the exact durations
+// are in the arguments alone.
 func New(w io.Writer) output.Document {
 	return &document{w: w, tracks: newTracks()}
 }
