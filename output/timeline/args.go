@@ -29,6 +29,7 @@ type unloadArgs struct {
 	Complete   bool           `json:"complete"`
 	Lost       int64          `json:"lost_events"`
 	Missing    []text         `json:"missing,omitempty"`
+	NoTime     []text         `json:"phases_without_time,omitempty"`
 	// NotPlaced counts phases, log lines and references of the record that are not
 	// within its time, and so not on the timeline.
 	NotPlaced int `json:"not_placed,omitempty"`
@@ -119,31 +120,31 @@ type reloadArgs struct {
 	Time   string     `json:"time"`
 }
 
-func argsOf(u unload.Unload, notPlaced int) unloadArgs {
-	a := unloadArgs{
+func argsOf(u unload.Unload, a attempt) unloadArgs {
+	args := unloadArgs{
 		Verdict: output.Verdict(u), Result: "unanswered",
 		Reason: text(u.Result.Reason), Errno: text(u.Result.Errno), By: text(u.Result.By), Outcome: text(u.Outcome),
 		Start: wall(u.Start), Duration: u.Duration, Caller: callerArgsOf(u.Caller), Refcount: u.Refcount.Before,
 		Flags: texts(u.Flags), Dependents: texts(u.Dependents),
 		Freed: u.Memory.Freed, Residue: texts(u.Residue),
-		Complete: u.Complete, Lost: u.LostEvents, Missing: texts(u.Missing), NotPlaced: notPlaced,
+		Complete: u.Complete, Lost: u.LostEvents, Missing: texts(u.Missing), NoTime: a.noTime, NotPlaced: a.leftOut,
 	}
 	switch {
 	case output.Unloaded(u):
-		a.Result = "unloaded"
+		args.Result = "unloaded"
 	case output.Refused(u):
-		a.Result = "refused"
+		args.Result = "refused"
 	}
 	for _, n := range u.Notifiers {
-		a.Notifiers = append(a.Notifiers, notifierArgs{text(n.Callback), text(n.Module), n.Duration, n.Exact})
+		args.Notifiers = append(args.Notifiers, notifierArgs{text(n.Callback), text(n.Module), n.Duration, n.Exact})
 	}
 	for _, d := range u.Devices {
-		a.Devices = append(a.Devices, deviceArgs{text(d.Device), text(d.Driver), d.Duration})
+		args.Devices = append(args.Devices, deviceArgs{text(d.Device), text(d.Driver), d.Duration})
 	}
 	for _, w := range u.Convoy {
-		a.Convoy = append(a.Convoy, waiterArgs{w.PID, text(w.Comm), text(w.Lock), w.Duration})
+		args.Convoy = append(args.Convoy, waiterArgs{w.PID, text(w.Comm), text(w.Lock), w.Duration})
 	}
-	return a
+	return args
 }
 
 func callerArgsOf(c unload.Caller) callerArgs {

@@ -8,6 +8,9 @@ type attempt struct {
 	start    int64 // ns from the origin
 	duration int64
 	events   []event
+	// noTime names the phases that took none. Readers put the longer slice first when two
+	// begin at once, so that such a phase would stand within the one behind it.
+	noTime []text
 	// leftOut counts what is in the record but not within the attempt, or overlaps what
 	// is before it: the record is not whole.
 	leftOut int
@@ -33,6 +36,10 @@ func (a *attempt) phases(all []unload.Phase) {
 		}
 		end = p.Offset + p.Duration
 		e := a.slice(name(string(p.Name)), "phase", p.Offset, p.Duration)
+		if *e.Duration == 0 {
+			a.noTime = append(a.noTime, text(p.Name))
+			continue
+		}
 		e.Args = phaseArgsOf(p)
 		a.events = append(a.events, e)
 	}

@@ -38,7 +38,8 @@ func processor(t *testing.T) string {
 	return ""
 }
 
-// query asks the trace processor for rows of a timeline.
+// query asks the trace processor for rows of a timeline. It writes text as it is between
+// quotes: such that may hold quotes is to be asked for in hex.
 func query(t *testing.T, tool, trace, sql string) [][]string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "query.sql")
@@ -75,6 +76,7 @@ func TestPerfetto(t *testing.T) {
 		"reload": {
 			&unload.Header{Host: "a", Kernel: "6.12", BootID: "1"},
 			at("x", monday, 1_000_001), at("x", monday.Add(500), 1_000_001), at("x", monday.Add(1_000_001), 3),
+			at("x", monday.Add(2e6), 0), at("x", monday.Add(2e6), 5e5), at("x", monday.Add(25e5), 0), at("x", monday.Add(25e5), 0),
 			&unload.Reload{Module: "x", Start: monday.Add(3e6)},
 			&unload.Stall{Unload: *at("y", monday, 5e6), Phase: unload.Exit},
 			at("far", monday.AddDate(1, 0, 0), 1_234_567_891),
@@ -102,17 +104,17 @@ func comparePerfetto(t *testing.T, tool, trace string, p parsed) {
 	for _, e := range p.TraceEvents {
 		switch {
 		case e.Ph == "X":
-			want = append(want, fmt.Sprint(e.Name, " ", e.start, " ", e.end-e.start, " ", e.depth))
+			want = append(want, fmt.Sprintf("%X %d %d %d", e.Name, e.start, e.end-e.start, e.depth))
 		case e.Ph == "i":
-			want = append(want, fmt.Sprint(e.Name, " ", e.start, " 0 -"))
+			want = append(want, fmt.Sprintf("%X %d 0 -", e.Name, e.start))
 		case e.Ph == "s":
 			flows++
 		case e.Name == "process_name":
-			machines = append(machines, e.Args["name"].(string))
+			machines = append(machines, fmt.Sprintf("%X", e.Args["name"]))
 		}
 	}
 	var got []string
-	for _, row := range query(t, tool, trace, "select name, ts, dur, iif(category in ('unload', 'phase'), depth, '-') as depth from slice;") {
+	for _, row := range query(t, tool, trace, "select hex(name) as name, ts, dur, iif(category in ('unload', 'phase'), depth, '-') as depth from slice;") {
 		got = append(got, strings.Join(row, " "))
 	}
 	slices.Sort(want)
@@ -122,12 +124,12 @@ func comparePerfetto(t *testing.T, tool, trace string, p parsed) {
 			t.Fatalf("slice %d of %d and %d: %q, want %q", i, len(got), len(want), got[i:min(i+3, len(got))], want[i:min(i+3, len(want))])
 		}
 	}
-	if rows := query(t, tool, trace, `select a.name, b.name from flow
+	if rows := query(t, tool, trace, `select a.ts, b.ts from flow
 		join slice a on a.id = flow.slice_out join slice b on b.id = flow.slice_in where a.ts < b.ts and b.name glob 'reload *';`); len(rows) != flows {
 		t.Errorf("%d arrows, want %d: %q", len(rows), flows, rows)
 	}
 	var named []string
-	for _, row := range query(t, tool, trace, "select name from process where name is not null;") {
+	for _, row := range query(t, tool, trace, "select hex(name) as name from process where name is not null;") {
 		named = append(named, row[0])
 	}
 	slices.Sort(machines)
@@ -135,7 +137,7 @@ func comparePerfetto(t *testing.T, tool, trace string, p parsed) {
 	if !slices.Equal(named, machines) {
 		t.Errorf("machines are %q, want %q", named, machines)
 	}
-	if rows := query(t, tool, trace, `select slice.name, thread.name from slice join thread_track on thread_track.id = slice.track_id
+	if rows := query(t, tool, trace, `select hex(slice.name) as slice, hex(thread.name) as thread from slice join thread_track on thread_track.id = slice.track_id
 		join thread using (utid) where category = 'unload' and substr(thread.name, 1, length(slice.name) - 7) != substr(slice.name, 8);`); len(rows) > 0 {
 		t.Errorf("on tracks of other modules: %q", rows)
 	}

@@ -61,14 +61,13 @@ func (d *document) Unload(u unload.Unload) error {
 		d.leftOut++
 		return d.flush()
 	}
-	end := start + u.Duration
 	a := attempt{pid: d.track(), start: start, duration: u.Duration}
-	a.tid = d.tracks.slice(owner{machine: a.pid, module: u.Module}, start, end, output.Unloaded(u))
+	a.tid = d.tracks.slice(owner{machine: a.pid, module: u.Module}, place(start), place(start+u.Duration), output.Unloaded(u))
 	whole := a.slice("unload "+output.Name(u.Module), "unload", 0, u.Duration)
 	a.phases(u.Phases)
 	a.log(u.Log)
 	a.references(u.References)
-	whole.Args = argsOf(u, a.leftOut)
+	whole.Args = argsOf(u, a)
 	return d.flush(append([]event{whole}, a.events...)...)
 }
 
@@ -94,13 +93,13 @@ func (d *document) Reload(r unload.Reload) error {
 	}
 	e := d.beside("reload "+output.Name(r.Module), "reload", at)
 	e.Args = reloadArgsOf(r)
-	l, ok := d.tracks.unloadedBefore(owner{machine: e.PID, module: r.Module}, at)
-	if !ok || place(l.start) == place(l.end) {
+	l, ok := d.tracks.unloadedBefore(owner{machine: e.PID, module: r.Module}, *e.Time)
+	if !ok || l.start == l.end {
 		return d.flush(e)
 	}
 	d.flows++
 	// An arrow begins in the slice that is open at its time: the last phase of the unload.
-	from := arrow(flowStart, d.flows, e.PID, l.id, max(place(l.start), place(l.end)-1))
+	from := arrow(flowStart, d.flows, e.PID, l.id, l.end-1)
 	to := arrow(flowEnd, d.flows, e.PID, e.TID, *e.Time)
 	to.Bind = "e"
 	return d.flush(e, from, to)

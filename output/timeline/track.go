@@ -19,7 +19,8 @@ type tracks struct {
 	last     uint32 // number given
 	machines map[string]uint32
 	lanes    map[owner][]lane
-	kept     int // lanes
+	kept     int               // lanes
+	asides   map[uint32]uint32 // by machine
 	names    []event
 }
 
@@ -27,20 +28,18 @@ type tracks struct {
 type owner struct {
 	machine uint32
 	module  string
-	aside   bool // nobody: for what belongs to no slice
 }
 
 // lane is a track of slices that do not overlap. A module has one, and more if attempts
 // to unload it overlap.
 type lane struct {
-	id       uint32
-	end      int64 // of the last slice, ns from the origin
-	start    int64 // of it
-	unloaded bool  // by it
+	id         uint32
+	start, end stamp // of the last slice
+	unloaded   bool  // by it
 }
 
 func newTracks() *tracks {
-	return &tracks{machines: map[string]uint32{}, lanes: map[owner][]lane{}}
+	return &tracks{machines: map[string]uint32{}, lanes: map[owner][]lane{}, asides: map[uint32]uint32{}}
 }
 
 func (t *tracks) number() uint32 {
@@ -87,52 +86,55 @@ func (t *tracks) title(kind string, machine, id uint32, of string) {
 	}{name(of)}})
 }
 
-// slice gives the track for a slice from start to end, both ns from the origin: one whose
-// slices are all over by then.
-func (t *tracks) slice(o owner, start, end int64, unloaded bool) uint32 {
-	all := t.lanes[o]
-	for i := range all {
-		if all[i].end <= start {
-			all[i].start, all[i].end, all[i].unloaded = start, end, unloaded
-			return all[i].id
+// slice gives the track for a slice from start to end: one whose slices are all over by
+// then.
+func (t *tracks) slice(o owner, start, end stamp, unloaded bool) uint32 {
+	for i := range t.lanes[o] {
+		if l := &t.lanes[o][i]; l.free(start) {
+			l.start, l.end, l.unloaded = start, end, unloaded
+			return l.id
 		}
 	}
 	if t.kept == most {
 		clear(t.lanes)
 		t.kept = 0
 	}
-	id := t.add(o)
-	all = t.lanes[o]
-	all[len(all)-1].start, all[len(all)-1].end, all[len(all)-1].unloaded = start, end, unloaded
-	return id
+	l := lane{id: t.number(), start: start, end: end, unloaded: unloaded}
+	t.lanes[o] = append(t.lanes[o], l)
+	t.kept++
+	title := output.Name(o.module)
+	if n := len(t.lanes[o]); n > 1 {
+		title = fmt.Sprintf("%s, overlapping %d", title, n)
+	}
+	t.title("thread_name", o.machine, l.id, title)
+	return l.id
+}
+
+// free says whether the lane has room from a time on. A slice without length needs it for
+// itself: one that begins when it does would be taken to be around it.
+func (l *lane) free(from stamp) bool {
+	return l.end < from || l.end == from && l.start < l.end
 }
 
 // aside gives the track of a machine for what belongs to no slice.
 func (t *tracks) aside(machine uint32) uint32 {
-	return t.slice(owner{machine: machine, aside: true}, 0, 0, false)
-}
-
-// add makes a lane.
-func (t *tracks) add(o owner) uint32 {
-	id := t.number()
-	t.lanes[o] = append(t.lanes[o], lane{id: id})
-	t.kept++
-	title := output.Name(o.module)
-	if o.aside {
-		title = "stalls and reloads"
+	id, ok := t.asides[machine]
+	if !ok {
+		if len(t.asides) == most {
+			clear(t.asides)
+		}
+		id = t.number()
+		t.asides[machine] = id
+		t.title("thread_name", machine, id, "stalls and reloads")
 	}
-	if n := len(t.lanes[o]); n > 1 {
-		title = fmt.Sprintf("%s, overlapping %d", title, n)
-	}
-	t.title("thread_name", o.machine, id, title)
 	return id
 }
 
 // unloadedBefore gives the lane whose last slice is the latest that unloaded a module
 // before a time.
-func (t *tracks) unloadedBefore(o owner, ns int64) (found lane, ok bool) {
+func (t *tracks) unloadedBefore(o owner, at stamp) (found lane, ok bool) {
 	for _, l := range t.lanes[o] {
-		if l.unloaded && l.end <= ns && (!ok || l.end > found.end) {
+		if l.unloaded && l.end <= at && (!ok || l.end > found.end) {
 			found, ok = l, true
 		}
 	}
