@@ -219,22 +219,30 @@ func compare(t *testing.T, records []any) {
 			if e.Args["not_placed"] != nil || e.Args["verdict"] != output.Verdict(*u) {
 				t.Errorf("args of %s: %v", u.Module, e.Args)
 			}
-			for _, want := range u.Phases {
-				if want.Duration == 0 && slices.Contains(e.Args["phases_without_time"].([]any), any(string(want.Name))) {
-					continue
-				}
-				got := phases[0]
-				phases = phases[1:]
-				if got.Name != string(want.Name) || got.depth != 1 || got.start != e.start+want.Offset || got.end-got.start != want.Duration {
-					t.Errorf("%+v is not %+v", got, want)
-				}
-			}
+			phases = phases[comparePhases(t, *u, e, phases):]
 			logs, refs = logs[len(u.Log):], refs[len(u.References):]
 		}
 	}
 	if n := len(attempts) + len(phases) + len(logs) + len(refs) + len(stalls); n != 0 {
 		t.Errorf("%d events that are of no record", n)
 	}
+}
+
+// comparePhases says how many of the slices are those of an attempt.
+func comparePhases(t *testing.T, u unload.Unload, whole *shown, phases []*shown) (n int) {
+	t.Helper()
+	without, _ := whole.Args["phases_without_time"].([]any)
+	for _, want := range u.Phases {
+		if want.Duration == 0 && slices.Contains(without, any(string(want.Name))) {
+			continue
+		}
+		got := phases[n]
+		n++
+		if got.Name != string(want.Name) || got.depth != 1 || got.start != whole.start+want.Offset || got.end-got.start != want.Duration {
+			t.Errorf("%+v is not %+v", got, want)
+		}
+	}
+	return n
 }
 
 // at makes an attempt to unload a module, of two phases of the same length.
