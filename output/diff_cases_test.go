@@ -81,7 +81,7 @@ func differences(t testing.TB) []difference {
 		{"diff-better", compare(driven(t, 2, 38, 2.83), driven(t, 1, 40, 1))},
 		{"diff-same", compare(driven(t, 1, 40, 1), driven(t, 3, 38, 1))},
 		{"diff-few", compare(driven(t, 1, 2, 1), driven(t, 3, 3, 2))},
-		{"diff-recorded", compare(recorded(t), recorded(t))},
+		{"diff-recorded", compare(countedRecordings(t), countedRecordings(t))},
 		{"diff-none", compare(counted(t), driven(t, 1, 2, 1))},
 		{"diff-bare", unload.Diff{}},
 		{"diff-hostile", crowd},

@@ -3,18 +3,14 @@ package output
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"math"
 	"os"
-	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/modtrace/modtrace/capture"
 	"github.com/modtrace/modtrace/stats"
 	"github.com/modtrace/modtrace/unload"
 )
@@ -51,31 +47,17 @@ func counted(t testing.TB, records ...any) *stats.Stats {
 	return s
 }
 
-// recorded reads every recording of real kernels.
-func recorded(t testing.TB) *stats.Stats {
+// countedRecordings reads every recording of real kernels.
+func countedRecordings(t testing.TB) *stats.Stats {
 	t.Helper()
-	files, err := filepath.Glob("../tracer/testdata/*.ndjson")
-	if err != nil || len(files) < 50 {
-		t.Fatalf("%d recordings, %v", len(files), err)
-	}
 	s := counted(t)
-	for _, name := range files {
+	for _, name := range recordings(t) {
 		f, err := os.Open(name)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer f.Close()
-		r, err := capture.NewReader(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for {
-			record, err := r.Next()
-			if errors.Is(err, io.EOF) {
-				break
-			} else if err != nil {
-				t.Fatal(err)
-			}
+		for _, record := range recorded(t, f) {
 			s.Take(record)
 		}
 	}
@@ -126,7 +108,7 @@ func sums(t testing.TB) []sum {
 	hung.Result, hung.Outcome = unload.Result{}, unload.InFlight
 	return []sum{
 		{"summary", fleet(t).Summary()},
-		{"summary-recorded", recorded(t).Summary()},
+		{"summary-recorded", countedRecordings(t).Summary()},
 		{"summary-one", counted(t, unload.Header{}, one, unload.Trailer{}).Summary()},
 		{"summary-refused", counted(t, unload.Header{}, no, no).Summary()},
 		{"summary-stalled", counted(t, unload.Stall{Unload: hung}).Summary()},

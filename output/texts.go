@@ -24,13 +24,6 @@ func Share(ns, total int64) string { return share(ns, total) }
 // Count writes a number with its noun.
 func Count(n int64, one, many string) string { return count(n, one, many) }
 
-// Unloaded says that an attempt was granted.
-func Unloaded(u unload.Unload) bool { return outcomeOf(u) == unloaded }
-
-// Refused says that an attempt was answered by a refusal. One that is neither unloaded
-// nor refused was not answered: it hangs, its task died, or its end was not seen.
-func Refused(u unload.Unload) bool { return outcomeOf(u) == refused }
-
 // Refusal says why an attempt was refused.
 func Refusal(u unload.Unload) string { return screen{}.why(u) }
 

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"slices"
 
-	"github.com/modtrace/modtrace/output"
 	"github.com/modtrace/modtrace/unload"
 )
 
@@ -26,9 +25,9 @@ func states() []state {
 
 func stateOf(u unload.Unload) state {
 	switch {
-	case output.Unloaded(u):
+	case u.Result.Kind() == unload.Unloaded:
 		return stateUnloaded
-	case output.Refused(u):
+	case u.Result.Kind() == unload.Refused:
 		return stateRefused
 	case u.Outcome == unload.InFlight:
 		return stateHanging

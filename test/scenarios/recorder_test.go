@@ -141,6 +141,7 @@ func TestRecorder(t *testing.T) {
 		if err := unix.DeleteModule("busy", unix.O_NONBLOCK); err != unix.EWOULDBLOCK {
 			t.Errorf("busy: %v", err)
 		}
+		inCapture(t, path, 2) // while it is still held
 		if err := errors.Join(f.Close(), unix.DeleteModule("busy", unix.O_NONBLOCK), unix.DeleteModule("slow", unix.O_NONBLOCK)); err != nil {
 			t.Error(err)
 		}
