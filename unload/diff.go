@@ -1,6 +1,9 @@
 package unload
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Diff is what changed between two captures, or two sets of them.
 type Diff struct {
@@ -22,6 +25,13 @@ type Diff struct {
 	// Changes has those that are certain first, for the worse before for the better.
 	Changes []Change `json:"changes"`
 	Notes   []string `json:"notes"` // what could not be compared, in words
+}
+
+// Worse says that something certainly became slower or began to fail.
+func (d *Diff) Worse() bool {
+	return slices.ContainsFunc(d.Changes, func(c Change) bool {
+		return c.Verdict == Significant && (c.Kind == Slower || c.Kind == Fails)
+	})
 }
 
 // Source is what was compared.

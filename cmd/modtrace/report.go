@@ -23,6 +23,7 @@ type reportOptions struct {
 	sort         string
 	limit        int
 	full         bool
+	summary      bool
 	strict       bool
 }
 
@@ -51,7 +52,7 @@ TIME is 2026-01-31, "2026-01-31 22:00", RFC 3339, or 2h for so long ago.`,
 		RunE: func(_ *cobra.Command, args []string) error { return c.report(args, *o) },
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.format, "format", "table", "what to make: "+strings.Join(formats(), ", "))
+	flags.StringVar(&o.format, "format", formatTable, "what to make: "+strings.Join(formats(), ", "))
 	flags.StringVarP(&o.to, "output", "o", "", "write to `FILE` instead of stdout")
 	flags.StringSliceVar(&o.filter.Modules, "module", nil, "only modules of this `NAME` or glob, may be repeated")
 	flags.StringSliceVar(&o.filter.Results, "result", nil, "only this `RESULT`: ok, refused, unanswered, or a reason")
@@ -62,6 +63,7 @@ TIME is 2026-01-31, "2026-01-31 22:00", RFC 3339, or 2h for so long ago.`,
 	flags.StringVar(&o.sort, "sort", "", "report unloads by `KEY`: start, duration (longest first) or module")
 	flags.IntVar(&o.limit, "limit", 0, "report at most `N` unloads (default 1000 with --sort)")
 	flags.BoolVar(&o.full, "full", false, "report each unload, however many there are")
+	flags.BoolVar(&o.summary, "summary", false, "report only what the unloads have in common")
 	flags.BoolVar(&o.strict, "strict", false, "exit with 4 when a capture is not complete")
 	_ = cmd.RegisterFlagCompletionFunc("format", cobra.FixedCompletions(formats(), cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("sort", cobra.FixedCompletions(output.SortKeys(), cobra.ShellCompDirectiveNoFileComp))
@@ -69,12 +71,9 @@ TIME is 2026-01-31, "2026-01-31 22:00", RFC 3339, or 2h for so long ago.`,
 	return cmd
 }
 
-// formats lists what a report can be made as.
-func formats() []string { return []string{"table", "json"} }
-
 func (c *cli) checkReport(o *reportOptions) error {
-	if !slices.Contains(formats(), o.format) {
-		return fmt.Errorf("--format is %q: it takes one of %s", o.format, strings.Join(formats(), ", "))
+	if err := c.checkFormat(o); err != nil {
+		return err
 	}
 	if o.sort != "" && !slices.Contains(output.SortKeys(), o.sort) {
 		return fmt.Errorf("--sort is %q: it takes one of %s", o.sort, strings.Join(output.SortKeys(), ", "))
@@ -96,6 +95,34 @@ func (c *cli) checkReport(o *reportOptions) error {
 	return o.filter.Check()
 }
 
+// checkFormat says which flags do not go together.
+func (c *cli) checkFormat(o *reportOptions) error {
+	if !slices.Contains(formats(), o.format) {
+		return fmt.Errorf("--format is %q: it takes one of %s", o.format, strings.Join(formats(), ", "))
+	}
+	if c.json {
+		if o.format != formatTable && o.format != formatJSON {
+			return fmt.Errorf("--json and --format %s contradict each other", o.format)
+		}
+		o.format = formatJSON
+	}
+	c.json = o.format == formatJSON
+	inOrder := o.format == formatTable || o.format == formatJSON || o.format == formatCSV
+	switch {
+	case o.summary && o.format != formatTable && o.format != formatJSON:
+		return fmt.Errorf("--summary is for tables and JSON: %s has all records", o.format)
+	case o.summary && (o.full || o.sort != "" || o.limit != 0):
+		return errors.New("--summary reports no unload by itself, so that it takes no --full, --sort or --limit")
+	case o.sort != "" && !inOrder:
+		return fmt.Errorf("--sort is not for --format %s, which has an order of its own", o.format)
+	case o.limit != 0 && !inOrder && o.format != formatHTML:
+		return fmt.Errorf("--limit is not for --format %s", o.format)
+	case o.to == "" && o.format == formatProfile && isTerminal(c.stdout):
+		return errors.New("a profile is not for terminals: give -o FILE, and read that by go tool pprof FILE")
+	}
+	return nil
+}
+
 // pointInTime reads a time as users write it: "" is none.
 func pointInTime(flag, text string, now time.Time) (time.Time, error) {
 	if text == "" {
@@ -115,6 +142,9 @@ func pointInTime(flag, text string, now time.Time) (time.Time, error) {
 func (c *cli) report(files []string, o reportOptions) (err error) {
 	to := io.Writer(c.stdout)
 	if o.to != "" {
+		if err := apart(o.to, files); err != nil {
+			return err
+		}
 		f, err := os.OpenFile(o.to, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 		if err != nil {
 			return fmt.Errorf("writing the report: %w", err)
@@ -122,8 +152,11 @@ func (c *cli) report(files []string, o reportOptions) (err error) {
 		defer func() { err = errors.Join(err, f.Close()) }()
 		to = f
 	}
-	doc := c.document(to, o)
-	incomplete := false
+	var missing []string
+	doc, err := c.document(to, o, func() []string { return missing })
+	if err != nil {
+		return err
+	}
 	var errs []error
 	for _, name := range files {
 		stats, err := c.readCapture(name, o.filter, doc)
@@ -131,32 +164,32 @@ func (c *cli) report(files []string, o reportOptions) (err error) {
 			errs = append(errs, err)
 			continue
 		}
-		incomplete = c.missingFrom(name, stats) || incomplete
+		for _, text := range missingFrom(name, stats) {
+			c.note("%s", text)
+			missing = append(missing, text)
+		}
 	}
 	if err := doc.Close(); err != nil {
 		errs = append(errs, unwritable(err))
 	}
-	if err := errors.Join(errs...); err != nil || !o.strict || !incomplete {
+	if err := errors.Join(errs...); err != nil || !o.strict || missing == nil {
 		return err
 	}
 	return &status{exitIncomplete, errors.New("incomplete: see above")}
 }
 
-// document is what the records go to.
-func (c *cli) document(to io.Writer, o reportOptions) output.Document {
-	var doc output.Document
-	switch {
-	case c.json || o.format == "json":
-		doc = output.Ends(output.NewJSON(to))
-	case o.full || o.sort != "" || o.limit != 0:
-		doc = output.Ends(output.NewTable(to, c.tableOptions()))
-	default:
-		doc = output.NewBrief(to, c.tableOptions())
+// apart makes sure that a report does not replace what it is made of.
+func apart(to string, files []string) error {
+	info, err := os.Stat(to)
+	if err != nil {
+		return nil // nothing is there
 	}
-	if o.sort != "" || o.limit != 0 {
-		doc = output.Sorted(doc, o.sort, o.limit)
+	for _, name := range files {
+		if of, err := os.Stat(name); err == nil && os.SameFile(info, of) && info.Mode().IsRegular() {
+			return fmt.Errorf("the report on %s would replace that: write it elsewhere", name)
+		}
 	}
-	return doc
+	return nil
 }
 
 // readCapture gives the wanted records of a file to a document.
@@ -194,21 +227,21 @@ func (c *cli) readCapture(name string, wanted capture.Filter, doc output.Documen
 }
 
 // missingFrom says what a capture lacks, if anything.
-func (c *cli) missingFrom(name string, s capture.Stats) (any bool) {
+func missingFrom(name string, s capture.Stats) (texts []string) {
+	add := func(format string, args ...any) { texts = append(texts, name+fmt.Sprintf(format, args...)) }
 	if s.Damage != "" {
-		c.note("%s cannot be read to its end (%s); %d records before that can", name, s.Damage, s.Records)
+		add(" cannot be read to its end (%s); %d records before that can", s.Damage, s.Records)
 	}
 	switch {
 	case s.CutShort == 1 && s.Damage == "":
-		c.note("%s was cut short: it has no trailer, so the recorder was killed or is still at work; all that is there is reported", name)
+		add(" was cut short: it has no trailer, so the recorder was killed or is still at work; all that is there is reported")
 	case s.CutShort > 1:
-		c.note("%s was cut short %d times: the recorder was killed, or started anew", name, s.CutShort)
+		add(" was cut short %d times: the recorder was killed, or started anew", s.CutShort)
 	}
 	for _, why := range []capture.Skip{capture.SkipGarbage, capture.SkipUnknown, capture.SkipLong, capture.SkipTorn} {
 		if n := s.Skipped[why]; n > 0 {
-			c.note("%s: left out %d lines (%s)", name, n, why)
-			any = true
+			add(": left out %d lines (%s)", n, why)
 		}
 	}
-	return any || s.CutShort > 0 || s.Damage != ""
+	return texts
 }

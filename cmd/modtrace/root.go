@@ -25,6 +25,7 @@ const (
 	exitNever      = 12
 	exitChanging   = 13
 	exitTooSlow    = 20
+	exitWorse      = 21
 	exitRunFailed  = 125
 	exitNotExec    = 126
 	exitNotFound   = 127
@@ -115,6 +116,9 @@ time went, and for a refusal why it was refused.`,
   sudo modtrace why tun                say who holds a module, without unloading it
   sudo modtrace refs tun               watch references on a module being taken and dropped
   sudo modtrace stuck                  say where the unloads that hang now do, and on whom
+  sudo modtrace record -o FILE         record every unload, unattended
+  modtrace report FILE                 read a capture, on any machine
+  modtrace diff OLD NEW                say what became slower between two captures
   modtrace check                       what this kernel lets modtrace see`,
 		Version:               version(),
 		SilenceErrors:         true,
@@ -135,7 +139,7 @@ time went, and for a refusal why it was refused.`,
 	c.liveFlags(flags)
 	_ = root.RegisterFlagCompletionFunc("color", cobra.FixedCompletions([]string{"auto", "always", "never"}, cobra.ShellCompDirectiveNoFileComp))
 	root.AddCommand(c.liveCommands()...)
-	root.AddCommand(c.reportCommand(), c.completionCommand())
+	root.AddCommand(c.reportCommand(), c.diffCommand(), c.completionCommand())
 	root.InitDefaultHelpCmd()
 	for _, cmd := range root.Commands() {
 		if cmd.Name() == "help" {
