@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/landlock-lsm/go-landlock/landlock"
 	"kernel.org/pub/linux/libs/security/libcap/cap"
 	"kernel.org/pub/linux/libs/security/libcap/psx"
 
@@ -58,18 +57,4 @@ func dropOthers(had, set *cap.Set) error {
 		}
 	}
 	return errors.Join(cap.ResetAmbient(), set.SetProc())
-}
-
-// Files lets every thread read what is below some directories, and write what is below
-// others, and nothing else (Landlock, Documentation/userspace-api/landlock.rst). Where the
-// kernel has no Landlock it does nothing, and with an older one what that can.
-func Files(readable, writable []string) error {
-	err := landlock.V11.BestEffort().RestrictPaths(
-		landlock.RODirs(readable...).IgnoreIfMissing(),
-		landlock.RWDirs(writable...),
-	)
-	if err != nil {
-		return fmt.Errorf("confining by Landlock: %w", err)
-	}
-	return nil
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -177,28 +178,28 @@ func TestRotates(t *testing.T) {
 				t.Fatalf("%v, %v", files, *notes)
 			}
 			for _, path := range []string{path, path + ".1", path + ".2", path + ".3"} {
-				info, err := os.Stat(path)
-				check(t, err)
-				got, s := contents(t, path)
-				if info.Size() > most || got[0] != "header" || got[len(got)-1] != "trailer" || s.CutShort != 0 || len(s.Skipped) > 0 {
-					t.Errorf("%s: %d bytes, %v, %+v", path, info.Size(), got, s)
-				}
-				for _, m := range reversed(got[1 : len(got)-1]) {
-					if n--; m != fmt.Sprintf("m%d", n) {
-						t.Fatalf("%s: %s where m%d was reported", path, m, n)
-					}
-				}
+				n = countDown(t, path, most, n)
 			}
 		})
 	}
 }
 
-func reversed(s []string) []string {
-	r := make([]string, len(s))
-	for i, v := range s {
-		r[len(s)-1-i] = v
+// countDown wants a file to be whole, and to have the unloads before the nth. It gives the
+// number of the first.
+func countDown(t *testing.T, path string, most int64, n int) int {
+	t.Helper()
+	info, err := os.Stat(path)
+	check(t, err)
+	got, s := contents(t, path)
+	if info.Size() > most || got[0] != "header" || got[len(got)-1] != "trailer" || s.CutShort != 0 || len(s.Skipped) > 0 {
+		t.Errorf("%s: %d bytes, %v, %+v", path, info.Size(), got, s)
 	}
-	return r
+	for _, m := range slices.Backward(got[1 : len(got)-1]) {
+		if n--; m != fmt.Sprintf("m%d", n) {
+			t.Fatalf("%s: %s where m%d was reported", path, m, n)
+		}
+	}
+	return n
 }
 
 // TestMovedAway has the file renamed, as logrotate does it, also with an empty one in its

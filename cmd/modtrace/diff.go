@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -31,6 +30,7 @@ faster, began to be refused or no longer are, with the numbers behind it. What c
 alone may have done is not called a change: durations are compared by a rank test (of
 Mann and Whitney), refusals by Fisher's exact test, both corrected for how many
 comparisons there are; and where there are too few unloads to tell, that is said.
+In unloads of less than 20 ms, a change counts from a twentieth of that on.
 
 The exit status is 21 if something certainly became slower or began to fail.`,
 		Example: `  modtrace diff monday.ndjson.zst tuesday.ndjson.zst
@@ -50,7 +50,7 @@ The exit status is 21 if something certainly became slower or began to fail.`,
 	flags := cmd.Flags()
 	flags.StringSliceVar(&o.filter.Modules, "module", nil, "only modules of this `NAME` or glob, may be repeated")
 	flags.Float64Var(&o.least, "least", 10, "a change of less than `PERCENT` is none")
-	flags.DurationVar(&o.leastD, "least-duration", time.Millisecond, "a change of less than `DURATION` is none, nor of 5% of the unload")
+	flags.DurationVar(&o.leastD, "least-duration", time.Millisecond, "a change of less than `DURATION` is none")
 	flags.BoolVar(&o.strict, "strict", false, "exit with 4 when a capture is not complete")
 	return cmd
 }
@@ -86,7 +86,7 @@ func (c *cli) diff(old, now string, o diffOptions) error {
 	case d.Worse():
 		return &status{code: exitWorse}
 	case o.strict && incomplete:
-		return &status{exitIncomplete, fmt.Errorf("incomplete: see above")}
+		return &status{exitIncomplete, errors.New("incomplete: see above")}
 	}
 	return nil
 }

@@ -41,6 +41,6 @@ func (p *progress) Read(b []byte) (int, error) {
 
 func (p *progress) end() {
 	if p.told {
-		fmt.Fprint(p.cli.stderr, "\r\x1b[K")
+		fmt.Fprintf(p.cli.stderr, "\r\x1b[K")
 	}
 }

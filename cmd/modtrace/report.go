@@ -52,7 +52,7 @@ TIME is 2026-01-31, "2026-01-31 22:00", RFC 3339, or 2h for so long ago.`,
 		RunE: func(_ *cobra.Command, args []string) error { return c.report(args, *o) },
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.format, "format", formatTable, "what to make: "+strings.Join(formats(), ", "))
+	flags.StringVar(&o.format, "format", formatTable, "`AS`: "+strings.Join(formats(), ", "))
 	flags.StringVarP(&o.to, "output", "o", "", "write to `FILE` instead of stdout")
 	flags.StringSliceVar(&o.filter.Modules, "module", nil, "only modules of this `NAME` or glob, may be repeated")
 	flags.StringSliceVar(&o.filter.Results, "result", nil, "only this `RESULT`: ok, refused, unanswered, or a reason")
