@@ -17,30 +17,29 @@ import (
 
 // Capabilities drops all capabilities but those named ("CAP_BPF"), from every thread and
 // for what it may execute (capabilities(7)), and forbids to gain any (PR_SET_NO_NEW_PRIVS).
-// It gives those that are left. What is named and not held is no error.
-func Capabilities(names ...string) (kept []string, err error) {
+// What is named and not held is no error.
+func Capabilities(names ...string) error {
 	had := cap.GetProc()
 	set := cap.NewSet()
 	for _, name := range names {
 		c, err := cap.FromName(strings.ToLower(name))
 		if err != nil {
-			return nil, fmt.Errorf("dropping capabilities: %w", err)
+			return fmt.Errorf("dropping capabilities: %w", err)
 		}
 		if held, err := had.GetFlag(cap.Permitted, c); err != nil || !held {
 			continue
 		}
-		kept = append(kept, name)
 		if err := errors.Join(set.SetFlag(cap.Permitted, true, c), set.SetFlag(cap.Effective, true, c)); err != nil {
-			return nil, fmt.Errorf("dropping capabilities: %w", err)
+			return fmt.Errorf("dropping capabilities: %w", err)
 		}
 	}
 	if err := dropOthers(had, set); err != nil {
-		return nil, fmt.Errorf("dropping capabilities: %w", err)
+		return fmt.Errorf("dropping capabilities: %w", err)
 	}
 	if _, _, errno := psx.Syscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); errno != 0 {
-		return nil, fmt.Errorf("forbidding new privileges: %w", errno)
+		return fmt.Errorf("forbidding new privileges: %w", errno)
 	}
-	return kept, nil
+	return nil
 }
 
 // dropOthers leaves the threads with a set, and takes all else from the bounding set where

@@ -7,7 +7,6 @@ import (
 	"io"
 	"math"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,7 +14,7 @@ import (
 	"time"
 	"unicode"
 
-	"github.com/modtrace/modtrace/capture"
+	"github.com/modtrace/modtrace/test/recorded"
 	"github.com/modtrace/modtrace/unload"
 )
 
@@ -65,41 +64,12 @@ func checkCell(t testing.TB, column, cell string) {
 	}
 }
 
-func recorded(t testing.TB, from io.Reader) (all []any) {
-	t.Helper()
-	r, err := capture.NewReader(from)
-	if err != nil {
-		return nil
-	}
-	defer r.Close()
-	for {
-		record, err := r.Next()
-		if err != nil {
-			return all
-		}
-		all = append(all, record)
-	}
-}
-
-func recordings(t testing.TB) []string {
-	t.Helper()
-	files, err := filepath.Glob("../tracer/testdata/*.ndjson")
-	if err != nil || len(files) < 50 {
-		t.Fatalf("%d recordings, %v", len(files), err)
-	}
-	return files
-}
-
 // TestCSVOfRecordings compares all real captures, one after the other, with their rows.
 func TestCSVOfRecordings(t *testing.T) {
 	var records []any
-	for _, name := range recordings(t) {
-		f, err := os.Open(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		records = append(records, recorded(t, f)...)
-		f.Close()
+	for _, name := range recorded.Files(t) {
+		read, _ := recorded.Read(t, name)
+		records = append(records, read...)
 	}
 	rows := sheetOf(t, records)
 	var h unload.Header
@@ -246,7 +216,7 @@ func TestCSVWriteError(t *testing.T) {
 }
 
 func FuzzCSV(f *testing.F) {
-	for _, name := range recordings(f)[:20] {
+	for _, name := range recorded.Files(f)[:20] {
 		b, err := os.ReadFile(name)
 		if err != nil {
 			f.Fatal(err)
@@ -259,7 +229,7 @@ func FuzzCSV(f *testing.F) {
 		f.Add([]byte(encode(f, func(r Report) error { return r.Unload(u) }) + "\n"))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		records := recorded(t, bytes.NewReader(b))
+		records, _, _ := recorded.Records(bytes.NewReader(b))
 		n := 0
 		for _, r := range records {
 			if _, ok := r.(*unload.Unload); ok {

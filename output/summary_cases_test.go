@@ -5,13 +5,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"os"
 	"reflect"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/modtrace/modtrace/stats"
+	"github.com/modtrace/modtrace/test/recorded"
 	"github.com/modtrace/modtrace/unload"
 )
 
@@ -51,13 +51,9 @@ func counted(t testing.TB, records ...any) *stats.Stats {
 func countedRecordings(t testing.TB) *stats.Stats {
 	t.Helper()
 	s := counted(t)
-	for _, name := range recordings(t) {
-		f, err := os.Open(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		for _, record := range recorded(t, f) {
+	for _, name := range recorded.Files(t) {
+		records, _ := recorded.Read(t, name)
+		for _, record := range records {
 			s.Take(record)
 		}
 	}

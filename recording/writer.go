@@ -67,7 +67,7 @@ func create(path string, o *Options) (*Writer, error) {
 // lines takes records as the JSON report makes them, each at once.
 type lines struct{ *Writer }
 
-func (l lines) Write(line []byte) (int, error) { return len(line), l.add(line) }
+func (l lines) Write(line []byte) (int, error) { return len(line), l.add(line, 1) }
 
 // Header begins the capture.
 func (w *Writer) Header(h unload.Header) error {
@@ -85,10 +85,7 @@ func (w *Writer) Trailer(t unload.Trailer) error {
 	if err != nil {
 		return err
 	}
-	if err = w.prepare(int64(len(line))); err == nil {
-		err = w.file.add(line)
-	}
-	return w.failed(err, 0)
+	return w.add(line, 0)
 }
 
 // trailer is a trailer with what could not be written.
@@ -113,13 +110,13 @@ func (w *Writer) Close() error {
 	return w.failed(err, 0)
 }
 
-// add adds a record's line.
-func (w *Writer) add(line []byte) error {
+// add adds a line, with which so many records would be lost.
+func (w *Writer) add(line []byte, records int64) error {
 	err := w.prepare(int64(len(line)))
 	if err == nil {
 		err = w.file.add(line)
 	}
-	return w.failed(err, 1)
+	return w.failed(err, records)
 }
 
 // failed notes what could not be done, or gives the error to the caller.

@@ -1,9 +1,7 @@
 package recording
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,29 +11,16 @@ import (
 	"github.com/modtrace/modtrace/capture"
 	"github.com/modtrace/modtrace/output"
 	"github.com/modtrace/modtrace/unload"
+
+	"github.com/modtrace/modtrace/test/recorded"
 )
 
 // contents are what a file holds, in short.
-func contents(t *testing.T, path string) (all []string, s capture.Stats) {
+func contents(t *testing.T, path string) ([]string, capture.Stats) {
 	t.Helper()
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	r, err := capture.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	for {
-		record, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			return all, r.Stats()
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+	var all []string
+	records, s := recorded.Read(t, path)
+	for _, record := range records {
 		switch v := record.(type) {
 		case *unload.Header:
 			all = append(all, "header")
@@ -45,6 +30,7 @@ func contents(t *testing.T, path string) (all []string, s capture.Stats) {
 			all = append(all, strings.TrimSpace(fmt.Sprintf("trailer %s", lossOf(v))))
 		}
 	}
+	return all, s
 }
 
 func lossOf(t *unload.Trailer) string {

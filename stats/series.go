@@ -64,7 +64,7 @@ func (s *series) add(r reading, m mapping.IndexMapping) {
 	}
 	s.count++
 	s.least, s.most = min(s.least, r.ns), max(s.most, r.ns)
-	s.total = plus(s.total, r.ns)
+	s.total = unload.Plus(s.total, r.ns)
 	if s.bins == nil && len(s.exact) < keptExactly {
 		s.exact = append(s.exact, r.ns)
 		return
@@ -161,12 +161,4 @@ func (s *series) quantile(q float64, m mapping.IndexMapping) int64 {
 	}
 	high := s.exact[below+1]
 	return low + int64(math.Round((rank-float64(below))*float64(high-low)))
-}
-
-// plus adds what is not negative, and stays at the limit.
-func plus(a, b int64) int64 {
-	if b > math.MaxInt64-a {
-		return math.MaxInt64
-	}
-	return a + max(b, 0)
 }

@@ -76,7 +76,7 @@ func (s *Stats) Header(h *unload.Header) {
 // Trailer notes what a capture as a whole has lost.
 func (s *Stats) Trailer(t *unload.Trailer) {
 	s.trailers++
-	s.sum.MissedProbes = plus(s.sum.MissedProbes, t.MissedProbes)
+	s.sum.MissedProbes = unload.Plus(s.sum.MissedProbes, t.MissedProbes)
 	if s.sum.LostEvents == nil {
 		s.sum.LostEvents = map[string]int64{}
 	}
@@ -86,7 +86,7 @@ func (s *Stats) Trailer(t *unload.Trailer) {
 				kind = unload.Others
 			}
 		}
-		s.sum.LostEvents[kind] = plus(s.sum.LostEvents[kind], n)
+		s.sum.LostEvents[kind] = unload.Plus(s.sum.LostEvents[kind], n)
 	}
 }
 
@@ -149,7 +149,7 @@ func (s *Stats) spend(phases []unload.Phase) {
 		}
 		t := &s.times[n]
 		t.seen = true
-		t.ns, t.on, t.off = plus(t.ns, p.Duration), plus(t.on, p.OnCPU), plus(t.off, p.OffCPU)
+		t.ns, t.on, t.off = unload.Plus(t.ns, p.Duration), unload.Plus(t.on, p.OnCPU), unload.Plus(t.off, p.OffCPU)
 		t.parts = append(t.parts, p)
 	}
 	for i := range s.times {

@@ -1,21 +1,18 @@
 package stats
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"math"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/modtrace/modtrace/capture"
 	"github.com/modtrace/modtrace/unload"
+
+	"github.com/modtrace/modtrace/test/recorded"
 )
 
 var noon = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
@@ -199,41 +196,14 @@ func TestHostileRecords(t *testing.T) {
 	}
 }
 
-// each reads the records of a file.
-func each(t *testing.T, name string, take func(record any)) {
-	t.Helper()
-	f, err := os.Open(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	r, err := capture.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	for {
-		record, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			return
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		take(record)
-	}
-}
-
 // TestRecorded adds up what was recorded on real kernels, once by one.
 func TestRecorded(t *testing.T) {
-	files, err := filepath.Glob("../tracer/testdata/*.ndjson")
-	if err != nil || len(files) < 50 {
-		t.Fatalf("%d recordings, %v", len(files), err)
-	}
 	s := fresh(t)
 	var attempts, successes, total int64
+	files := recorded.Files(t)
 	for _, name := range files {
-		each(t, name, func(record any) {
+		records, _ := recorded.Read(t, name)
+		for _, record := range records {
 			if u, ok := record.(*unload.Unload); ok {
 				attempts++
 				if u.Result.OK {
@@ -242,7 +212,7 @@ func TestRecorded(t *testing.T) {
 				}
 			}
 			s.Take(record)
-		})
+		}
 	}
 	sum := s.Summary()
 	if sum.Captures != int64(len(files)) || sum.CutShort != 0 || sum.All.Attempts != attempts || sum.All.Duration.Count != successes || sum.All.Duration.Total != total {

@@ -34,7 +34,7 @@ func compare(a, b int64) int { return cmp.Compare(a, b) }
 func (t *tally) add(u *unload.Unload, whole reading, times []spent, m mapping.IndexMapping) {
 	c := &t.counts
 	c.Attempts++
-	c.LostEvents = plus(c.LostEvents, u.LostEvents)
+	c.LostEvents = unload.Plus(c.LostEvents, u.LostEvents)
 	if !u.Complete {
 		c.Incomplete++
 	}
@@ -92,7 +92,7 @@ func (t *tally) phase(n int) *phase {
 
 func (p *phase) add(s *spent, m mapping.IndexMapping) {
 	p.series.add(s.reading, m)
-	p.on, p.off = plus(p.on, s.on), plus(p.off, s.off)
+	p.on, p.off = unload.Plus(p.on, s.on), unload.Plus(p.off, s.off)
 	for _, part := range s.parts {
 		for i := range part.Waits {
 			p.wait(&part.Waits[i])
@@ -108,8 +108,8 @@ func (p *phase) wait(w *unload.Wait) {
 		}
 		p.waits = append(p.waits, unload.CauseTime{Cause: unload.Cause(kept(string(w.Cause)))})
 	}
-	p.waits[i].Count = plus(p.waits[i].Count, max(w.Count, 1))
-	p.waits[i].Duration = plus(p.waits[i].Duration, w.Duration)
+	p.waits[i].Count = unload.Plus(p.waits[i].Count, max(w.Count, 1))
+	p.waits[i].Duration = unload.Plus(p.waits[i].Duration, w.Duration)
 }
 
 // summary gives what there is to say of it.

@@ -63,7 +63,7 @@ func (c *cli) diff(old, now string, o diffOptions) error {
 		if err != nil {
 			return err
 		}
-		read, err := c.readCapture(name, o.filter, &summary{Document: output.Silent{}, stats: s})
+		read, err := c.readCapture(name, o.filter, func(record any) error { s.Take(record); return nil })
 		if err != nil {
 			return err
 		}

@@ -25,14 +25,23 @@ func formats() []string {
 	return []string{formatTable, formatJSON, formatCSV, formatHTML, formatTimeline, formatProfile}
 }
 
+// document takes the records of captures, each as a pointer to it, and is closed behind
+// the last.
+type document struct {
+	take  func(record any) error
+	close func() error
+}
+
+// of takes records for a report that is laid out by output.
+func of(d output.Document) document {
+	return document{func(record any) error { return output.Put(d, record) }, d.Close}
+}
+
 // document is what the records go to. notes gives what was missing from the captures.
-func (c *cli) document(to io.Writer, o reportOptions, notes func() []string) (output.Document, error) {
+func (c *cli) document(to io.Writer, o reportOptions, notes func() []string) (document, error) {
 	table := c.tableOptions()
 	if o.to != "" {
 		table.Color = c.color == "always" // it depends on no terminal
-	}
-	if o.summary {
-		return c.summarized(to, output.Silent{}, table)
 	}
 	sorted := o.sort != "" || o.limit != 0
 	var doc output.Document
@@ -40,75 +49,71 @@ func (c *cli) document(to io.Writer, o reportOptions, notes func() []string) (ou
 	case formatCSV:
 		doc = output.NewCSV(to)
 	case formatHTML:
-		return page.New(to, page.Options{Most: o.limit, Notes: notes}), nil
+		doc, sorted = page.New(to, page.Options{Most: o.limit, Notes: notes}), false
 	case formatTimeline:
-		return timeline.New(to), nil
+		doc = timeline.New(to)
 	case formatProfile:
-		return profile.New(to), nil
+		doc = profile.New(to)
 	case formatJSON:
 		doc = output.Ends(output.NewJSON(to))
 	default:
-		if !o.full && !sorted {
-			return c.summarized(to, output.NewFew(to, table), table)
-		}
 		doc = output.Ends(output.NewTable(to, table))
 	}
-	if sorted {
+	switch {
+	case o.summary:
+		return summarized(func(s unload.Summary) error { return c.printSummary(to, s, table) })
+	case sorted:
 		doc = output.Sorted(doc, o.sort, o.limit)
+	case o.format == formatTable && !o.full:
+		return briefly(of(doc), func(s unload.Summary) error { return c.printSummary(to, s, table) })
 	}
-	return doc, nil
+	return of(doc), nil
 }
 
-// summarized has a summary follow when there were too many records to be told one by one.
-func (c *cli) summarized(to io.Writer, few output.Document, table output.TableOptions) (output.Document, error) {
+func (c *cli) printSummary(to io.Writer, s unload.Summary, table output.TableOptions) error {
+	if c.json {
+		return output.SummaryJSON(to, s)
+	}
+	return output.Summary(to, s, table)
+}
+
+// summarized makes a summary of all records.
+func summarized(report func(unload.Summary) error) (document, error) {
 	s, err := stats.New()
-	if err != nil {
-		return nil, err
+	return document{
+		take:  func(record any) error { s.Take(record); return nil },
+		close: func() error { return report(s.Summary()) },
+	}, err
+}
+
+// few is how many unloads are reported one by one: what more of them say is in a summary.
+const few = 20
+
+// briefly reports a few unloads, and of more a summary. What is kept until it is known
+// which does not grow with them.
+func briefly(each document, report func(unload.Summary) error) (document, error) {
+	var held []any
+	unloads := 0
+	all, err := summarized(report)
+	isFew := func() bool { return unloads <= few && len(held) <= 10*few }
+	take := func(record any) error {
+		if _, ok := record.(*unload.Unload); ok {
+			unloads++
+		}
+		if isFew() {
+			held = append(held, record)
+		}
+		return all.take(record)
 	}
-	return &summary{Document: few, json: c.json, to: to, table: table, stats: s}, nil
-}
-
-type summary struct {
-	output.Document
-	json  bool
-	to    io.Writer
-	table output.TableOptions
-	stats *stats.Stats
-}
-
-func (s *summary) Header(h unload.Header) error {
-	s.stats.Take(&h)
-	return s.Document.Header(h)
-}
-
-func (s *summary) Unload(u unload.Unload) error {
-	s.stats.Take(&u)
-	return s.Document.Unload(u)
-}
-
-func (s *summary) Stall(st unload.Stall) error {
-	s.stats.Take(&st)
-	return s.Document.Stall(st)
-}
-
-func (s *summary) Reload(r unload.Reload) error {
-	s.stats.Take(&r)
-	return s.Document.Reload(r)
-}
-
-func (s *summary) Trailer(t unload.Trailer) error {
-	s.stats.Take(&t)
-	return s.Document.Trailer(t)
-}
-
-// Close writes the summary, unless each record was told.
-func (s *summary) Close() error {
-	if few, ok := s.Document.(*output.Few); ok && few.All() {
-		return few.Close()
-	}
-	sum := s.stats.Summary()
-	if s.json {
-		return output.SummaryJSON(s.to, sum)
-	}
-	return output.Summary(s.to, sum, s.table)
+	return document{take, func() error {
+		if !isFew() {
+			return all.close()
+		}
+		for _, record := range held {
+			if err := each.take(record); err != nil {
+				return err
+			}
+		}
+		return each.close()
+	}}, err
 }

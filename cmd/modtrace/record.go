@@ -148,7 +148,7 @@ func (c *cli) record(o recordOptions) error {
 // confine drops what is not needed once everything is attached. What stays is for naming
 // functions and callers, and for finding holders, each as it comes up.
 func (c *cli) confine(dir string) error {
-	_, err := confine.Capabilities("CAP_BPF", "CAP_PERFMON", "CAP_SYSLOG", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH")
+	err := confine.Capabilities("CAP_BPF", "CAP_PERFMON", "CAP_SYSLOG", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH")
 	if err != nil {
 		return err
 	}
@@ -170,7 +170,7 @@ func (s *session) unattended(o recordOptions) error {
 	if err != nil {
 		return err
 	}
-	s.files, s.reports = append(s.files, w), append(s.reports, w)
+	s.writeTo(w)
 	return nil
 }
 

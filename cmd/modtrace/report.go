@@ -159,7 +159,7 @@ func (c *cli) report(files []string, o reportOptions) (err error) {
 	}
 	var errs []error
 	for _, name := range files {
-		stats, err := c.readCapture(name, o.filter, doc)
+		stats, err := c.readCapture(name, o.filter, doc.take)
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -169,7 +169,7 @@ func (c *cli) report(files []string, o reportOptions) (err error) {
 			missing = append(missing, text)
 		}
 	}
-	if err := doc.Close(); err != nil {
+	if err := doc.close(); err != nil {
 		errs = append(errs, unwritable(err))
 	}
 	if err := errors.Join(errs...); err != nil || !o.strict || missing == nil {
@@ -192,8 +192,8 @@ func apart(to string, files []string) error {
 	return nil
 }
 
-// readCapture gives the wanted records of a file to a document.
-func (c *cli) readCapture(name string, wanted capture.Filter, doc output.Document) (capture.Stats, error) {
+// readCapture gives the wanted records of a file to take.
+func (c *cli) readCapture(name string, wanted capture.Filter, take func(record any) error) (capture.Stats, error) {
 	f := os.Stdin
 	if name != "-" {
 		var err error
@@ -220,7 +220,7 @@ func (c *cli) readCapture(name string, wanted capture.Filter, doc output.Documen
 		if !wanted.Wants(record) {
 			continue
 		}
-		if err := output.Put(doc, record); err != nil {
+		if err := take(record); err != nil {
 			return r.Stats(), unwritable(err)
 		}
 	}

@@ -110,8 +110,13 @@ func (s *recorder) attended() error {
 	if err != nil {
 		return err
 	}
-	s.files, s.reports = append(s.files, w), append(s.reports, w)
+	s.writeTo(w)
 	return nil
+}
+
+// writeTo has a capture written too.
+func (s *recorder) writeTo(w *recording.Writer) {
+	s.files, s.reports = append(s.files, w), append(s.reports, w)
 }
 
 // begun says in the reports on what they are made, and to whoever waits that all is seen

@@ -22,6 +22,8 @@ import (
 	"github.com/chromedp/cdproto/network"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+
+	"github.com/modtrace/modtrace/test/recorded"
 )
 
 var shots = flag.String("shots", "", "write screenshots to this directory")
@@ -75,7 +77,7 @@ func TestColourBlind(t *testing.T) {
 	}
 	b := newTab(newBrowser(t), t)
 	b.size(1200, false)
-	b.do(chromedp.Navigate(serve(t, pageOf(t, "../../tracer/testdata/amd64-6.12-hang-netdev.ndjson"))))
+	b.do(chromedp.Navigate(serve(t, pageOf(t, recorded.File(t, "amd64-6.12-hang-netdev")))))
 	for _, kind := range []emulation.SetEmulatedVisionDeficiencyType{
 		emulation.SetEmulatedVisionDeficiencyTypeDeuteranopia, emulation.SetEmulatedVisionDeficiencyTypeTritanopia,
 		emulation.SetEmulatedVisionDeficiencyTypeAchromatopsia,
@@ -247,8 +249,8 @@ const overflow = `(() => {
 func TestBrowser(t *testing.T) {
 	browser := newBrowser(t)
 	pages := map[string][]byte{
-		"real":    pageOf(t, realCaptures(t)...),
-		"one":     pageOf(t, "../../tracer/testdata/amd64-6.12-slow.ndjson"),
+		"real":    pageOf(t, recorded.Files(t)...),
+		"one":     pageOf(t, recorded.File(t, "amd64-6.12-slow")),
 		"empty":   pageOf(t),
 		"all":     everything(t),
 		"hostile": hostilePage(t),
@@ -412,7 +414,7 @@ const pale = `(() => {
 
 func TestContrast(t *testing.T) {
 	b := newTab(newBrowser(t), t)
-	b.do(chromedp.Navigate(serve(t, pageOf(t, realCaptures(t)...))))
+	b.do(chromedp.Navigate(serve(t, pageOf(t, recorded.Files(t)...))))
 	check := func(name string) {
 		t.Helper()
 		eval[int](b, `[...document.querySelectorAll("details")].filter(d => d.open = true).length`)
@@ -437,7 +439,7 @@ func TestContrast(t *testing.T) {
 func TestOpensFast(t *testing.T) {
 	var files []string
 	for range 14 {
-		files = append(files, realCaptures(t)...)
+		files = append(files, recorded.Files(t)...)
 	}
 	page := pageOf(t, files...)
 	b := newTab(newBrowser(t), t)

@@ -117,8 +117,8 @@ func (c *cutter) waits(list []unload.Wait) []unload.Wait {
 	for _, w := range list[mostWaits:] {
 		cause := known(w.Cause)
 		s := sums[cause]
-		s.Cause, s.Count, s.Longest = cause, plus(s.Count, max(w.Count, 1)), max(s.Longest, w.Longest)
-		s.Duration = plus(s.Duration, w.Duration)
+		s.Cause, s.Count, s.Longest = cause, unload.Plus(s.Count, max(w.Count, 1)), max(s.Longest, w.Longest)
+		s.Duration = unload.Plus(s.Duration, w.Duration)
 		sums[cause] = s
 	}
 	for _, cause := range slices.Sorted(maps.Keys(sums)) {

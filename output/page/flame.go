@@ -65,10 +65,10 @@ func frameInk(frame string) ink {
 
 // put adds a stack, innermost frame first.
 func (f *frame) put(stack []string, weight int64) *frame {
-	f.weight = plus(f.weight, weight)
+	f.weight = unload.Plus(f.weight, weight)
 	for _, text := range slices.Backward(stack) {
 		f = f.child(output.Frame(text), frameInk(text))
-		f.weight = plus(f.weight, weight)
+		f.weight = unload.Plus(f.weight, weight)
 	}
 	return f
 }
@@ -81,11 +81,11 @@ func waitFlame(u unload.Unload) *flame {
 	for _, p := range u.Phases {
 		for _, w := range p.Waits {
 			if len(w.Stack) == 0 {
-				without = plus(without, w.Duration)
+				without = unload.Plus(without, w.Duration)
 				continue
 			}
 			leaf := root.put(w.Stack, w.Duration).child(string(known(w.Cause)), inkOf(w.Cause))
-			leaf.weight = plus(leaf.weight, w.Duration)
+			leaf.weight = unload.Plus(leaf.weight, w.Duration)
 		}
 	}
 	f := draw(root, output.Duration)
@@ -107,7 +107,7 @@ func hotFlame(u unload.Unload) *flame {
 	for _, p := range u.Phases {
 		for _, h := range p.Hot {
 			if len(h.Stack) == 0 {
-				without = plus(without, h.Samples)
+				without = unload.Plus(without, h.Samples)
 				continue
 			}
 			root.put(h.Stack, h.Samples)

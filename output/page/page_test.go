@@ -19,6 +19,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/modtrace/modtrace/unload"
+
+	"github.com/modtrace/modtrace/test/recorded"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -36,7 +38,7 @@ func TestGolden(t *testing.T) {
 	for name, page := range map[string][]byte{
 		"night": everything(t),
 		"empty": pageOf(t),
-		"slow":  pageOf(t, "../../tracer/testdata/amd64-6.12-slow.ndjson"),
+		"slow":  pageOf(t, recorded.File(t, "amd64-6.12-slow")),
 	} {
 		t.Run(name, func(t *testing.T) {
 			file, got := filepath.Join("testdata", name+".html"), bare(page)
@@ -88,7 +90,7 @@ func TestHostile(t *testing.T) {
 
 // TestRealFigures holds the figures on top against the records.
 func TestRealFigures(t *testing.T) {
-	page := string(pageOf(t, realCaptures(t)...))
+	page := string(pageOf(t, recorded.Files(t)...))
 	for _, want := range []string{
 		"82 unload attempts: 67 unloaded, 12 refused, 1 still hanging, 1 died in the kernel, 1 whose end was not seen",
 		"7 events were lost", "the kernel logged an oops or a warning during 1 attempt", "Captures (64)",
@@ -108,7 +110,7 @@ func TestRealFigures(t *testing.T) {
 
 // TestThousand holds a page of a thousand real attempts to a size that opens fast.
 func TestThousand(t *testing.T) {
-	files := realCaptures(t)
+	files := recorded.Files(t)
 	for len(files) < 14*64 {
 		files = append(files, files[:64]...)
 	}

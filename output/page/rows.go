@@ -66,7 +66,7 @@ func hotRows(u unload.Unload) []hotRow {
 	var total int64
 	for _, p := range u.Phases {
 		for _, h := range p.Hot {
-			total = plus(total, h.Samples)
+			total = unload.Plus(total, h.Samples)
 		}
 	}
 	var all []hotRow

@@ -171,10 +171,10 @@ func (d *document) warnings() []string {
 			cutShort++
 			continue
 		}
-		missed = plus(missed, c.trailer.MissedProbes)
+		missed = unload.Plus(missed, c.trailer.MissedProbes)
 		for kind, n := range c.trailer.LostEvents {
 			if _, ok := lost[kind]; ok || len(lost) < mostItems {
-				lost[kind] = plus(lost[kind], n)
+				lost[kind] = unload.Plus(lost[kind], n)
 			}
 		}
 	}
@@ -287,7 +287,7 @@ func (d *document) causeRows() []causeRow {
 	var all []causeRow
 	whole, top := t.running, t.running
 	for _, ns := range t.causes {
-		whole, top = plus(whole, ns), max(top, ns)
+		whole, top = unload.Plus(whole, ns), max(top, ns)
 	}
 	add := func(i ink, text string, ns int64) {
 		if ns > 0 {
@@ -305,7 +305,7 @@ func (d *document) causeRows() []causeRow {
 		if i < shown {
 			add(inkOf(c), "waiting for "+words(c), ns)
 		} else {
-			rest, kinds = plus(rest, ns), kinds+1
+			rest, kinds = unload.Plus(rest, ns), kinds+1
 		}
 	}
 	if !told {

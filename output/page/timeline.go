@@ -81,7 +81,7 @@ type mark struct {
 func drawn(u unload.Unload) int64 {
 	end := u.Duration
 	for _, p := range u.Phases {
-		end = max(end, plus(p.Offset, p.Duration))
+		end = max(end, unload.Plus(p.Offset, p.Duration))
 	}
 	return end
 }
@@ -92,7 +92,7 @@ func newTimeline(e *entry) timeline {
 	t := timeline{ID: e.seq, Ticks: ticks(whole)}
 	var on, off, top int64
 	for _, p := range u.Phases {
-		on, off, top = plus(on, p.OnCPU), plus(off, p.OffCPU), max(top, p.Duration)
+		on, off, top = unload.Plus(on, p.OnCPU), unload.Plus(off, p.OffCPU), max(top, p.Duration)
 	}
 	used := map[ink]bool{}
 	for _, p := range u.Phases {
@@ -182,7 +182,7 @@ func segments(p unload.Phase, whole int64) []segment {
 func byCause(waits []unload.Wait) ([]unload.Cause, map[unload.Cause]int64) {
 	sums := map[unload.Cause]int64{}
 	for _, w := range waits {
-		sums[known(w.Cause)] = plus(sums[known(w.Cause)], w.Duration)
+		sums[known(w.Cause)] = unload.Plus(sums[known(w.Cause)], w.Duration)
 	}
 	return most(sums, func(ns int64) int64 { return ns }), sums
 }
@@ -268,7 +268,7 @@ func strip(u unload.Unload) []segment {
 	sums := map[ink]int64{}
 	for _, p := range u.Phases {
 		for _, s := range segments(p, whole) {
-			sums[s.Ink] = plus(sums[s.Ink], int64(float64(s.W)*1e6))
+			sums[s.Ink] = unload.Plus(sums[s.Ink], int64(float64(s.W)*1e6))
 		}
 	}
 	var all []segment

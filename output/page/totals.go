@@ -3,22 +3,12 @@ package page
 import (
 	"cmp"
 	"maps"
-	"math"
 	"slices"
 	"time"
 
 	"github.com/modtrace/modtrace/output"
 	"github.com/modtrace/modtrace/unload"
 )
-
-// plus adds what cannot be less than 0, and stops at the greatest number there is.
-func plus(a, b int64) int64 {
-	a, b = max(a, 0), max(b, 0)
-	if a > math.MaxInt64-b {
-		return math.MaxInt64
-	}
-	return a + b
-}
 
 // totals are kept of all attempts, also of those that are left out of the page.
 type totals struct {
@@ -59,11 +49,11 @@ func (t *totals) add(u unload.Unload) {
 	}) {
 		t.complaints++
 	}
-	t.duration = plus(t.duration, u.Duration)
+	t.duration = unload.Plus(t.duration, u.Duration)
 	for _, p := range u.Phases {
-		t.running = plus(t.running, p.OnCPU)
+		t.running = unload.Plus(t.running, p.OnCPU)
 		for _, w := range p.Waits {
-			t.causes[known(w.Cause)] = plus(t.causes[known(w.Cause)], w.Duration)
+			t.causes[known(w.Cause)] = unload.Plus(t.causes[known(w.Cause)], w.Duration)
 		}
 	}
 	if u.Start.IsZero() {

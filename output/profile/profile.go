@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"math"
 	"slices"
 	"time"
 
@@ -46,18 +45,9 @@ func normal() bounds { return bounds{samples: 100_000, weight: 64 << 20, frames:
 type values struct{ offCPU, waits, onCPU int64 }
 
 func (v *values) add(o values) {
-	v.offCPU = plus(v.offCPU, o.offCPU)
-	v.waits = plus(v.waits, o.waits)
-	v.onCPU = plus(v.onCPU, o.onCPU)
-}
-
-// plus adds as far as there are numbers. What is below 0 is no duration and no count.
-func plus(a, b int64) int64 {
-	b = max(b, 0)
-	if a > math.MaxInt64-b {
-		return math.MaxInt64
-	}
-	return a + b
+	v.offCPU = unload.Plus(v.offCPU, o.offCPU)
+	v.waits = unload.Plus(v.waits, o.waits)
+	v.onCPU = unload.Plus(v.onCPU, o.onCPU)
 }
 
 type document struct {

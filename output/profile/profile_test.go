@@ -15,55 +15,14 @@ import (
 
 	"github.com/google/pprof/profile"
 
-	"github.com/modtrace/modtrace/capture"
 	"github.com/modtrace/modtrace/output"
+	"github.com/modtrace/modtrace/test/recorded"
 	"github.com/modtrace/modtrace/unload"
 )
-
-// recordings are what was recorded on real kernels.
-func recordings(t testing.TB) []string {
-	t.Helper()
-	files, err := filepath.Glob("../../tracer/testdata/*.ndjson")
-	if err != nil || len(files) < 50 {
-		t.Fatalf("%d recordings, %v", len(files), err)
-	}
-	return files
-}
-
-// read gives the records of a capture as far as it can be read.
-func read(t testing.TB, from io.Reader) (all []any) {
-	t.Helper()
-	r, err := capture.NewReader(from)
-	if err != nil {
-		return nil
-	}
-	defer r.Close()
-	for {
-		record, err := r.Next()
-		if err != nil {
-			return all
-		}
-		all = append(all, record)
-	}
-}
-
-func readFile(t testing.TB, name string) []any {
-	t.Helper()
-	f, err := os.Open(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	return read(t, f)
-}
 
 func put(t testing.TB, d output.Document, records []any) {
 	t.Helper()
 	for _, r := range records {
-		switch r.(type) {
-		case *unload.Balance, *unload.Refs:
-			continue // a ledger in parts
-		}
 		if err := output.Put(d, r); err != nil {
 			t.Fatal(err)
 		}
@@ -124,8 +83,8 @@ func total(p *profile.Profile) (all values) {
 
 func TestRecorded(t *testing.T) {
 	var every []any
-	for _, name := range recordings(t) {
-		records := readFile(t, name)
+	for _, name := range recorded.Files(t) {
+		records, _ := recorded.Read(t, name)
 		every = append(every, records...)
 		p := parse(t, render(t, records))
 		if got, want := total(p), sum(records); got != want {
@@ -152,7 +111,7 @@ func TestRecorded(t *testing.T) {
 }
 
 // slow is one real unload, with waits of known stacks.
-const slow = "../../tracer/testdata/amd64-6.12-slow.ndjson"
+const slow = "amd64-6.12-slow"
 
 // pprof asks the tool that people use.
 func pprof(t *testing.T, file string, args ...string) string {
@@ -179,7 +138,7 @@ func save(t *testing.T, b []byte) string {
 
 // TestTool asks go tool pprof for what is known of a recording.
 func TestTool(t *testing.T) {
-	records := readFile(t, slow)
+	records, _ := recorded.Read(t, recorded.File(t, slow))
 	all := sum(records)
 	file := save(t, render(t, records))
 
@@ -367,7 +326,7 @@ func TestWriteError(t *testing.T) {
 }
 
 func FuzzProfile(f *testing.F) {
-	for _, name := range recordings(f)[:20] {
+	for _, name := range recorded.Files(f)[:20] {
 		b, err := os.ReadFile(name)
 		if err != nil {
 			f.Fatal(err)
@@ -386,7 +345,7 @@ func FuzzProfile(f *testing.F) {
 		f.Add(b.Bytes())
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		records := read(t, bytes.NewReader(b))
+		records, _, _ := recorded.Records(bytes.NewReader(b))
 		p := parse(t, render(t, records))
 		if total(p) != sum(records) {
 			t.Errorf("%+v, want %+v", total(p), sum(records))

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/modtrace/modtrace/test/recorded"
 	"github.com/modtrace/modtrace/unload"
 )
 
@@ -68,8 +69,9 @@ func query(t *testing.T, tool, trace, sql string) [][]string {
 func TestPerfetto(t *testing.T) {
 	tool := processor(t)
 	var every []any
-	for _, name := range recordings(t) {
-		every = append(every, readFile(t, name)...)
+	for _, name := range recorded.Files(t) {
+		records, _ := recorded.Read(t, name)
+		every = append(every, records...)
 	}
 	for name, records := range map[string][]any{
 		"recorded": every,

@@ -15,47 +15,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/modtrace/modtrace/capture"
 	"github.com/modtrace/modtrace/output"
+	"github.com/modtrace/modtrace/test/recorded"
 	"github.com/modtrace/modtrace/unload"
 )
-
-// recordings are what was recorded on real kernels.
-func recordings(t testing.TB) []string {
-	t.Helper()
-	files, err := filepath.Glob("../../tracer/testdata/*.ndjson")
-	if err != nil || len(files) < 50 {
-		t.Fatalf("%d recordings, %v", len(files), err)
-	}
-	return files
-}
-
-// read gives the records of a capture as far as it can be read.
-func read(t testing.TB, from io.Reader) (all []any) {
-	t.Helper()
-	r, err := capture.NewReader(from)
-	if err != nil {
-		return nil
-	}
-	defer r.Close()
-	for {
-		record, err := r.Next()
-		if err != nil {
-			return all
-		}
-		all = append(all, record)
-	}
-}
-
-func readFile(t testing.TB, name string) []any {
-	t.Helper()
-	f, err := os.Open(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	return read(t, f)
-}
 
 // render gives the timeline of records.
 func render(t testing.TB, records []any) []byte {
@@ -63,10 +26,6 @@ func render(t testing.TB, records []any) []byte {
 	var b bytes.Buffer
 	d := New(&b)
 	for _, r := range records {
-		switch r.(type) {
-		case *unload.Balance, *unload.Refs:
-			continue // a ledger in parts
-		}
 		if err := output.Put(d, r); err != nil {
 			t.Fatal(err)
 		}
@@ -185,8 +144,8 @@ func (p parsed) of(category string) (all []*shown) {
 // TestRecorded compares timelines of real captures with their records.
 func TestRecorded(t *testing.T) {
 	var every []any
-	for _, name := range recordings(t) {
-		records := readFile(t, name)
+	for _, name := range recorded.Files(t) {
+		records, _ := recorded.Read(t, name)
 		every = append(every, records...)
 		t.Run(filepath.Base(name), func(t *testing.T) { compare(t, records) })
 	}
@@ -453,7 +412,7 @@ func TestWriteError(t *testing.T) {
 }
 
 func FuzzTimeline(f *testing.F) {
-	for _, name := range recordings(f)[:20] {
+	for _, name := range recorded.Files(f)[:20] {
 		b, err := os.ReadFile(name)
 		if err != nil {
 			f.Fatal(err)
@@ -464,7 +423,7 @@ func FuzzTimeline(f *testing.F) {
 	f.Add(lines(f, scrambled(nasty, -1)))
 	f.Add(lines(f, scrambled("x", 1e8)))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		records := read(t, bytes.NewReader(b))
+		records, _, _ := recorded.Records(bytes.NewReader(b))
 		p := parse(t, render(t, records))
 		n := p.OtherData.LeftOut
 		for _, r := range records {

@@ -3,7 +3,6 @@ package scenarios
 import (
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -18,6 +17,8 @@ import (
 	"github.com/modtrace/modtrace/capture"
 	captures "github.com/modtrace/modtrace/recording"
 	"github.com/modtrace/modtrace/unload"
+
+	"github.com/modtrace/modtrace/test/recorded"
 )
 
 // recorder is modtrace record in the background.
@@ -80,25 +81,9 @@ type captured struct {
 
 func readCapture(t *testing.T, path string) (c captured) {
 	t.Helper()
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	r, err := capture.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	for {
-		record, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			c.stats = r.Stats()
-			return c
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+	records, stats := recorded.Read(t, path)
+	c.stats = stats
+	for _, record := range records {
 		switch v := record.(type) {
 		case *unload.Unload:
 			c.unloads = append(c.unloads, *v)
@@ -108,6 +93,7 @@ func readCapture(t *testing.T, path string) (c captured) {
 			c.trailers = append(c.trailers, *v)
 		}
 	}
+	return c
 }
 
 // inCapture waits until so many unloads are in a capture.
